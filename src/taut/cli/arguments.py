@@ -1,0 +1,57 @@
+"""The types of option values, each with an error that says what would be accepted, and the options shared by commands."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+
+__all__ = ["add_loop_option", "count", "header", "port", "seconds"]
+
+# RFC 9110, 5.6.2 and 5.5: a token, and a value without controls.
+_HEADER = re.compile(r"(?P<name>[!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(?P<value>[^\x00-\x08\x0a-\x1f\x7f]*)")
+
+
+def port(text: str) -> int:
+    """A TCP port; 0 lets the system choose."""
+    number = int(text) if text.isascii() and text.isdigit() and len(text) <= 5 else -1
+    if not 0 <= number <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port: 0 to 65535, 0 for any that is free")
+    return number
+
+
+def count(text: str) -> int:
+    """A positive number of bytes."""
+    number = int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of bytes: 1 or more")
+    return number
+
+
+def seconds(text: str) -> float:
+    """A number of seconds; 0 stands for never."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds: 0 or more, 0 for never")
+    return number
+
+
+def header(text: str) -> tuple[str, str]:
+    """A header line of the opening handshake."""
+    found = _HEADER.fullmatch(text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a header: write 'Name: value'")
+    return found["name"], found["value"].rstrip(" \t")
+
+
+def add_loop_option(parser: argparse.ArgumentParser) -> None:
+    """``--uvloop`` and ``--no-uvloop``."""
+    parser.add_argument(
+        "--uvloop",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="run on uvloop, or on asyncio's own event loop (default: uvloop where it is installed)",
+    )

@@ -1,0 +1,78 @@
+"""Running a command on an event loop: which loop, which signals, which address."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import signal
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from taut.errors import MissingExtra
+
+from .terminal import CommandError, explain
+
+__all__ = ["authority", "cannot_listen", "interruptible", "loop_name", "run", "stop_event"]
+
+
+def run(command: Callable[[], Coroutine[Any, Any, int]], *, uvloop: bool | None) -> int:
+    """Run a command to its exit status. ``uvloop``: whether to run on uvloop, None for where it is installed."""
+    with asyncio.Runner(loop_factory=_loop_factory(uvloop)) as runner:
+        return runner.run(command())
+
+
+def _loop_factory(wanted: bool | None) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if wanted is False:
+        return None
+    try:
+        import uvloop  # noqa: PLC0415 - an extra, imported only where it is used
+    except ImportError:
+        if wanted:
+            raise CommandError(str(MissingExtra("--uvloop", "uvloop"))) from None
+        return None
+    return uvloop.new_event_loop
+
+
+def loop_name() -> str:
+    """The package of the running event loop: "asyncio" or "uvloop"."""
+    return type(asyncio.get_running_loop()).__module__.partition(".")[0]
+
+
+@contextmanager
+def interruptible(interrupted: Callable[[int], None]) -> Iterator[None]:
+    """Call ``interrupted(signal number)`` on SIGINT and SIGTERM, instead of ending at once."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, interrupted, number)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+@contextmanager
+def stop_event() -> Iterator[asyncio.Event]:
+    """An event that the first SIGINT or SIGTERM sets; the second one ends the process at once."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def interrupted(_number: int) -> None:
+        stop.set()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+    with interruptible(interrupted):
+        yield stop
+
+
+def authority(host: str, port: int) -> str:
+    """Host and port as a URI has them: an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def cannot_listen(host: str, port: int, exc: Exception) -> CommandError:
+    """Why no server could be started on that address."""
+    advice = "; choose another with --port" if isinstance(exc, OSError) and exc.errno == errno.EADDRINUSE else ""
+    return CommandError(f"cannot listen on {authority(host, port)}: {explain(exc)}{advice}")

@@ -1,0 +1,68 @@
+"""``taut serve``: a server from the command line. Today it echoes."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import taut
+
+from .arguments import add_loop_option, count, port
+from .running import authority, cannot_listen, loop_name, run, stop_event
+from .terminal import show
+
+__all__ = ["add_parser"]
+
+
+def add_parser(commands: Any) -> None:
+    """Describe ``taut serve`` to argparse."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "serve",
+        help="start a server",
+        description="Start a server, and serve until SIGINT or SIGTERM: then every connection is closed, and the exit"
+        " status is 0. It is 1 when the address cannot be had.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--echo", action="store_true", help="send every message back (the only server there is today)")
+    parser.add_argument("--host", default="127.0.0.1", help="name or address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=port, default=8765, help="port, 0 for any that is free (default: %(default)s)")
+    parser.add_argument("--no-compression", action="store_true", help="refuse permessage-deflate")
+    parser.add_argument(
+        "--max-size", type=count, default=1 << 20, metavar="N", help="largest message, in bytes (default: %(default)s)"
+    )
+    add_loop_option(parser)
+    parser.set_defaults(run=lambda arguments: _run(parser, arguments))
+
+
+def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
+    if not arguments.echo:
+        parser.error("say what to serve: --echo is all there is today")
+    return run(lambda: _serve(arguments), uvloop=arguments.uvloop)
+
+
+async def echo(ws: taut.Connection) -> None:
+    """Send every message back as it came."""
+    try:
+        async for message in ws:
+            await ws.send(message)
+    except taut.ConnectionClosed:
+        pass  # its end has been logged, and concerns nobody else
+
+
+async def _serve(arguments: argparse.Namespace) -> int:
+    with stop_event() as stop:
+        try:
+            server = await taut.serve(
+                echo,
+                arguments.host,
+                arguments.port,
+                compression=None if arguments.no_compression else "deflate",
+                max_size=arguments.max_size,
+            )
+        except (OSError, UnicodeError) as exc:
+            raise cannot_listen(arguments.host, arguments.port, exc) from None
+        async with server:
+            for sock in server.sockets:
+                show(f"echo server on ws://{authority(*sock.getsockname()[:2])}/ ({loop_name()}; Ctrl-C stops it)")
+            await stop.wait()
+    return 0

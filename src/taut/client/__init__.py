@@ -1,0 +1,1 @@
+"""The client: ``connect``, dialling, and the opening handshake of a connection."""

@@ -1,0 +1,456 @@
+"""A WebSocket connection as its user sees it: what a handler is given, and what ``connect`` returns.
+
+``StreamDriver`` moves the messages; this class adds everything that does not run per message: pings, closing, waiting
+for the end, streaming, fragmented sends, facts about the connection.
+
+The end has one order, whoever starts it.  ``_ending`` is called whenever the session may have left its open state, and
+does what is due: the Close frame that waited for unread messages, or the patience that it needs; then, once both Close
+frames have been exchanged or the connection was failed, the end of the byte stream, which a server closes first
+(RFC 6455, 7.1.1).  ``_lost`` is called once, when the byte stream is gone, and wakes whoever still waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+import uuid
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias, cast
+
+from .drivers.keepalive import unwatch, watch
+from .drivers.stream import StreamDriver
+from .errors import ConcurrencyError, ConnectionClosed, closed_error
+from .protocol.session import Fragment, Session, cut_reason, valid_close_code
+from .types import BytesLike, CloseInfo, ConnectionOptions, Data, Opcode, Request, Response, State
+
+__all__ = ["Connection", "Stats"]
+
+Sendable: TypeAlias = "str | BytesLike | Iterable[str] | Iterable[BytesLike] | AsyncIterable[str] | AsyncIterable[BytesLike]"
+
+_LINGER = 1.0
+"""How long a failed connection stays for its peer to read the Close frame (seconds)."""
+_GRACE = 1.0
+"""How long unread messages may hold back the answer to a Close frame once the handler is busy elsewhere (seconds)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Counters of one connection. Bytes are payload sent, and everything received; ``unread`` and ``unsent`` are now."""
+
+    messages_received: int
+    messages_sent: int
+    bytes_received: int
+    bytes_sent: int
+    unread: int
+    unsent: int
+
+
+class Connection(StreamDriver, asyncio.BufferedProtocol):
+    """One WebSocket connection. Not created by users: ``taut.connect`` and ``taut.serve`` do."""
+
+    __slots__ = (
+        "_closed_future",
+        "_drain_futures",
+        "_end_timer",
+        "_ended",
+        "_fragment_lock",
+        "_id",
+        "_pong_futures",
+        "_request",
+        "_response",
+        "logger",
+        "opened_at",
+        "options",
+        "subprotocol",
+    )
+
+    session: Session
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, options: ConnectionOptions, logger: logging.Logger) -> None:
+        super().__init__(loop)
+        self.options = options
+        self.logger = logger
+        self.subprotocol: str | None = None
+        self.opened_at = 0.0
+        self._id: uuid.UUID | None = None
+        self._request: Request | None = None
+        self._response: Response | None = None
+        self._closed_future: asyncio.Future[None] | None = None
+        self._drain_futures: list[asyncio.Future[None]] | None = None
+        self._pong_futures: dict[bytes, asyncio.Future[float]] | None = None
+        self._end_timer: asyncio.TimerHandle | None = None
+        self._fragment_lock: asyncio.Lock | None = None
+        self._ended = False
+
+    def open(self, transport: asyncio.Transport, session: Session, on_message: Any = None) -> None:
+        """The opening handshake has succeeded: start moving messages."""
+        self.opened_at = time.monotonic()
+        self.attach(transport, session, on_message)
+        watch(self.loop, self, self.options)
+
+    # -- facts -------------------------------------------------------------------------------------------------
+
+    @property
+    def id(self) -> uuid.UUID:
+        """A unique identifier, made when first asked for."""
+        if self._id is None:
+            self._id = uuid.uuid4()
+        return self._id
+
+    @property
+    def request(self) -> Request | None:
+        """The request of the opening handshake."""
+        return self._request
+
+    @property
+    def response(self) -> Response | None:
+        """The response of the opening handshake."""
+        return self._response
+
+    @property
+    def local_address(self) -> Any:
+        """This side's address, as ``socket.getsockname`` gives it; None once the connection is lost."""
+        return self._address("sockname")
+
+    @property
+    def remote_address(self) -> Any:
+        """The peer's address, as ``socket.getpeername`` gives it; None once the connection is lost."""
+        return self._address("peername")
+
+    def _address(self, name: str) -> Any:
+        return None if self.transport is None else self.transport.get_extra_info(name)
+
+    @property
+    def state(self) -> State:
+        """CONNECTING, OPEN, CLOSING or CLOSED."""
+        if self.session is None:
+            return State.CONNECTING
+        if self.transport is None:
+            return State.CLOSED
+        return State.OPEN if self.session.phase_name == "OPEN" else State.CLOSING
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is gone, the byte stream included."""
+        return self.state is State.CLOSED
+
+    @property
+    def close_info(self) -> CloseInfo | None:
+        """How the connection ended: initiator, code, reason, clean, cause. None while it is not closed."""
+        return self.session.close_info if self.closed else None
+
+    @property
+    def close_code(self) -> int | None:
+        """The code of ``close_info``."""
+        return None if (info := self.close_info) is None else info.code
+
+    @property
+    def close_reason(self) -> str | None:
+        """The reason of ``close_info``."""
+        return None if (info := self.close_info) is None else info.reason
+
+    @property
+    def latency(self) -> float:
+        """The last round trip measured by a ping (seconds), 0 before the first."""
+        return self.session.latency if self.session is not None else 0.0
+
+    @property
+    def stats(self) -> Stats:
+        """Counters of messages and bytes each way."""
+        s = self.session
+        unsent = self.unsent if self.transport is not None else 0
+        return Stats(s.messages_received, s.messages_sent, s.bytes_received, s.bytes_sent, s.unread, unsent)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.state.name} {self.remote_address}>"
+
+    # -- receiving ---------------------------------------------------------------------------------------------
+
+    async def _recv_decoded(self, decode: bool) -> Data:
+        message: Data = await self.recv()
+        if decode:
+            return message if isinstance(message, str) else message.decode()
+        return message.encode() if isinstance(message, str) else message
+
+    async def _recv_part(self) -> tuple[Data, bool]:
+        self._take_parts(True)
+        try:
+            part = await self.recv()
+        finally:
+            self._take_parts(False)
+        return (part.data, part.final) if isinstance(part, Fragment) else (part, True)
+
+    async def recv_streaming(self, decode: bool | None = None) -> AsyncIterator[Data]:
+        """Receive the next message in parts, as they arrive.
+
+        ``decode``: as in ``recv``. The parts of a Text message are cut on character boundaries. Raises
+        ``ConnectionClosed`` at the end, ``ConcurrencyError`` if another task is receiving. A reader that stops before
+        the end gives up the rest of the message.
+        """
+        final = False
+        while not final:
+            self.session.stream()
+            part, final = await self._recv_part()
+            if decode is True and isinstance(part, bytes):
+                part = part.decode()
+            elif decode is False and isinstance(part, str):
+                part = part.encode()
+            if part or final:
+                yield part
+
+    # -- sending -----------------------------------------------------------------------------------------------
+
+    async def _send_slow(self, message: Sendable, text: bool | None, compress: bool | None) -> None:
+        """Everything but a whole message on an open connection."""
+        if isinstance(message, Mapping):
+            raise TypeError("a message must not be a mapping: iterating over it would send its keys")
+        if not isinstance(message, str | bytes | bytearray | memoryview | Iterable | AsyncIterable):
+            raise TypeError(
+                f"a message must be str, bytes-like, or an iterable or async iterable of these, not {type(message).__name__}"
+            )
+        if self._fragment_lock is None:
+            self._fragment_lock = asyncio.Lock()
+        async with self._fragment_lock:
+            if self.session.phase_name in ("CLOSE_SENT", "CLOSED"):
+                await self.wait_closed()
+                raise closed_error(self.session.close_info)
+            if isinstance(message, str | bytes | bytearray | memoryview):
+                self.send_nowait(message, text=text, compress=compress)
+            else:
+                self.fragmenting = True
+                try:
+                    await self._send_fragments(message, text, compress)
+                finally:
+                    self.fragmenting = False
+        if self.write_paused:
+            await self._drain()
+
+    async def _send_fragments(
+        self,
+        message: Iterable[str] | Iterable[BytesLike] | AsyncIterable[str] | AsyncIterable[BytesLike],
+        text: bool | None,
+        compress: bool | None,
+    ) -> None:
+        """Send what an iterable gives as fragments of one message (RFC 6455, 5.4).
+
+        A fragment leaves when the next one is known, so that the last can carry FIN.
+        """
+        is_text: bool | None = None
+        previous: str | BytesLike | None = None
+        first = True
+        try:
+            async for part in _parts(message):
+                if is_text is None:
+                    is_text = isinstance(part, str)
+                elif is_text != isinstance(part, str):
+                    raise TypeError("the fragments of a message must be all str or all bytes-like")
+                if previous is not None:
+                    await self._send_fragment(previous, is_text if text is None else text, first, False, compress)
+                    first = False
+                previous = part
+        except BaseException:
+            if not first and not self.closed:
+                # What was begun cannot be taken back: the peer is waiting for the rest of this message.
+                self._start_close(1011, "a fragmented message was broken off")
+            raise
+        if previous is not None:
+            await self._send_fragment(previous, bool(is_text if text is None else text), first, True, compress)
+
+    async def _send_fragment(
+        self, data: str | BytesLike, text: bool, first: bool, final: bool, compress: bool | None
+    ) -> None:
+        self.session.send_fragment(data, text, first, final, compress)
+        self.flush_output()
+        if self.write_paused:
+            await self._drain()
+
+    async def _drain(self) -> None:
+        """Wait until the peer has taken enough of what was sent."""
+        while self.write_paused and not self.closed:
+            future = self.loop.create_future()
+            if self._drain_futures is None:
+                self._drain_futures = []
+            self._drain_futures.append(future)
+            await future
+        if self.closed:
+            raise closed_error(self.session.close_info)
+
+    def _writable(self) -> None:
+        futures, self._drain_futures = self._drain_futures, None
+        for future in futures or ():
+            if not future.done():
+                future.set_result(None)
+
+    # -- pings -------------------------------------------------------------------------------------------------
+
+    async def ping(self, data: str | BytesLike | None = None) -> Awaitable[float]:
+        """Send a Ping; the awaitable that is returned gives the round trip in seconds once its Pong is here.
+
+        ``data``: at most 125 bytes, random by default; it must differ from that of every ping still waiting. Raises
+        ``ConnectionClosed`` once the connection is closing, as does the awaitable if it closes before the Pong.
+        """
+        payload = os.urandom(4) if data is None else data.encode() if isinstance(data, str) else bytes(data)
+        self.session.ping(payload, time.monotonic())
+        future: asyncio.Future[float] = self.loop.create_future()
+        if self._pong_futures is None:
+            self._pong_futures = {}
+        self._pong_futures[payload] = future
+        self.flush_output()
+        if self.write_paused:
+            await self._drain()
+        return future
+
+    async def pong(self, data: str | BytesLike = b"") -> None:
+        """Send an unsolicited Pong (RFC 6455, 5.5.3); Pings are answered without it. ``data``: at most 125 bytes."""
+        self.session.pong(data.encode() if isinstance(data, str) else bytes(data))
+        self.flush_output()
+        if self.write_paused:
+            await self._drain()
+
+    def _control_events(self, events: list[tuple[int, bytes, float]]) -> None:
+        for opcode, payload, round_trip in events:
+            if opcode == Opcode.PONG and self._pong_futures is not None:
+                future = self._pong_futures.pop(payload, None)
+                if future is not None and not future.done():
+                    future.set_result(round_trip)
+
+    def keepalive_tick(self, now: float, slack: float, stalled: float) -> None:
+        """The sweep of ``drivers.keepalive`` passes by."""
+        self.session.tick(now, slack, self.read_paused, stalled)
+        self.flush_output()
+        self._ending()
+
+    # -- closing -----------------------------------------------------------------------------------------------
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close the connection and wait until it is closed; at most ``close_timeout`` seconds.
+
+        ``code``: 1000 to 1003, 1007 to 1014 or 3000 to 4999, else ValueError. ``reason``: cut at 123 bytes of UTF-8.
+        Does nothing when the connection is closed already. Cancelling the wait does not undo it.
+        """
+        if not valid_close_code(code):
+            raise ValueError(f"close code must be 1000-1003, 1007-1014 or 3000-4999, not {code}")
+        self._start_close(code, reason)
+        await self.wait_closed()
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection is closed, whoever closes it. Nothing needs to be received for it."""
+        if self.closed:
+            return
+        if self._closed_future is None:
+            self._closed_future = self.loop.create_future()
+        await asyncio.shield(self._closed_future)
+
+    def _start_close(self, code: int = 1000, reason: str = "") -> None:
+        """Send a Close frame, unless one has been sent, and see to it that the connection ends in time."""
+        if self.closed:
+            return
+        self.session.close(code, cut_reason(reason))
+        self.flush_output()
+        if self.session.phase_name == "CLOSE_SENT":
+            self._end_within(self.options.close_timeout)
+            self._keep_reading()
+        self._ending()
+
+    def abort(self) -> None:
+        """Drop the connection without a closing handshake; the peer sees 1006."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    def _ending(self) -> None:
+        session = self.session
+        if self.transport is None:
+            return
+        match session.phase_name:
+            case "CLOSE_RECEIVED" | "FAILING":
+                if self._end_timer is None:
+                    patience = _GRACE if self.options.close_timeout is None else min(_GRACE, self.options.close_timeout)
+                    self._end_timer = self.loop.call_later(patience, self._end_patience)
+            case "CLOSED":
+                self._end_stream()
+            case _:
+                pass
+
+    def _end_patience(self) -> None:
+        """The handler is busy elsewhere: answer the Close frame without waiting for it any longer."""
+        self._end_timer = None
+        self.session.drained()
+        self.flush_output()
+        self._ending()
+
+    def _end_stream(self) -> None:
+        """Both Close frames were exchanged, or the connection was failed: end the byte stream."""
+        if self.transport.is_closing() or self._ended:
+            return
+        self._ended = True
+        unwatch(self.loop, self, self.options)
+        failed = self.session.close_received is None
+        if failed:
+            # Closing with unread input resets the connection, and the peer may lose the Close frame: let it read
+            # first (RFC 6455, 7.1.1).
+            self._end_within(_LINGER)
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
+            self._keep_reading()
+        elif self.session.is_client:
+            self._end_within(self.options.close_timeout)
+            self._keep_reading()
+        else:
+            self.transport.close()
+
+    def _end_within(self, seconds: float | None) -> None:
+        if self._end_timer is not None:
+            self._end_timer.cancel()
+            self._end_timer = None
+        if seconds is not None:
+            self._end_timer = self.loop.call_later(seconds, self.abort)
+
+    def _lost(self, exc: BaseException | None) -> None:
+        """The byte stream is gone: tell everyone who waits."""
+        self._end_within(None)
+        unwatch(self.loop, self, self.options)
+        self.transport = None
+        self._writable()
+        info = self.session.close_info
+        pongs, self._pong_futures = self._pong_futures, None
+        for future in (pongs or {}).values():
+            if not future.done():
+                future.set_exception(closed_error(info))
+                future.exception()  # whoever awaits it is told; nobody has to
+        if self._closed_future is not None and not self._closed_future.done():
+            self._closed_future.set_result(None)
+        self._log_close(info)
+
+    def _log_close(self, info: CloseInfo) -> None:
+        if not self.logger.isEnabledFor(logging.INFO):
+            return
+        s = self.session
+        self.logger.info(
+            "connection closed: %s; open for %.3f s, received %d messages and %d bytes, sent %d messages and %d bytes",
+            info,
+            time.monotonic() - self.opened_at,
+            s.messages_received,
+            s.bytes_received,
+            s.messages_sent,
+            s.bytes_sent,
+        )
+
+
+async def _parts(
+    message: Iterable[str] | Iterable[BytesLike] | AsyncIterable[str] | AsyncIterable[BytesLike],
+) -> AsyncIterator[str | BytesLike]:
+    if isinstance(message, AsyncIterable):
+        async for part in message:
+            yield _checked(part)
+    else:
+        for part in message:
+            yield _checked(part)
+
+
+def _checked(part: object) -> str | BytesLike:
+    if not isinstance(part, str | bytes | bytearray | memoryview):
+        raise TypeError(f"a fragment must be str or bytes-like, not {type(part).__name__}")
+    return part

@@ -1,0 +1,92 @@
+"""The checks of options at the public edge: each names the option, the value, and what would be accepted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from .types import ConnectionOptions, DeflateOptions
+
+__all__ = ["check_deflate", "check_number", "check_sequence", "connection_options"]
+
+_KNOWN = {field.name for field in fields(ConnectionOptions)}
+_SIZES_OR_NONE = ("max_size", "max_frame_size", "max_fragments")
+_SIZES = ("read_limit", "write_limit", "outbox_limit")
+_TIMES = ("ping_interval", "ping_timeout", "close_timeout")
+_FLAGS = ("strict_pongs", "cancel_on_close")
+
+
+def check_number(
+    name: str, value: Any, *, above: float | None = None, least: float | None = None, optional: bool = False
+) -> float | None:
+    """``value`` if it is a number in range, or None where that is allowed; else TypeError or ValueError."""
+    wanted = "a number" + (f" above {above:g}" if above is not None else f" of at least {least:g}" if least is not None else "")
+    wanted += " or None" if optional else ""
+    if value is None and optional:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be {wanted}, not {value!r}")
+    if value != value or (above is not None and value <= above) or (least is not None and value < least):
+        raise ValueError(f"{name} must be {wanted}, not {value!r}")
+    return value
+
+
+def _check_size(name: str, value: Any, optional: bool) -> None:
+    wanted = "a number of bytes, at least 1" if name != "max_fragments" else "a number, at least 1"
+    wanted += ", or None for no limit" if optional else ""
+    if value is None and optional:
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be {wanted}, not {value!r}")
+    if not 1 <= value < 1 << 63:
+        raise ValueError(f"{name} must be {wanted}, not {value!r}")
+
+
+def check_sequence(name: str, value: Any, kinds: tuple[type, ...]) -> Any:
+    """``value`` if it is None or a sequence of these kinds; a str alone is the usual mistake, and refused."""
+    if value is None:
+        return None
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+        raise TypeError(f"{name} must be a sequence or None, not {value!r}")
+    for item in value:
+        if not isinstance(item, kinds):
+            raise TypeError(f"{name} must hold only {' or '.join(kind.__name__ for kind in kinds)}, not {item!r}")
+    return tuple(value)
+
+
+def connection_options(given: Mapping[str, Any]) -> ConnectionOptions:
+    """The record of what was given by name. Raises TypeError for an unknown name, as a function call would."""
+    for name, value in given.items():
+        if name not in _KNOWN:
+            raise TypeError(f"unexpected option {name}; known are {', '.join(sorted(_KNOWN))}, and those of the signature")
+        if name in _SIZES_OR_NONE:
+            _check_size(name, value, optional=True)
+        elif name in _SIZES:
+            _check_size(name, value, optional=False)
+        elif name in _TIMES:
+            check_number(name, value, above=0, optional=True)
+        elif name in _FLAGS and not isinstance(value, bool):
+            raise TypeError(f"{name} must be True or False, not {value!r}")
+    return ConnectionOptions(**given)
+
+
+def check_deflate(compression: str | DeflateOptions | None) -> DeflateOptions | None:
+    """The record that the ``compression`` option stands for."""
+    if compression is None:
+        return None
+    if compression == "deflate":
+        return DeflateOptions()
+    if not isinstance(compression, DeflateOptions):
+        raise ValueError(f'compression must be "deflate", None or DeflateOptions, not {compression!r}')
+    for side in ("server", "client"):
+        bits = getattr(compression, f"{side}_max_window_bits")
+        if isinstance(bits, bool) or not isinstance(bits, int) or not 8 <= bits <= 15:
+            raise ValueError(f"{side}_max_window_bits must be 8 to 15, not {bits!r}")
+    if isinstance(compression.level, bool) or not isinstance(compression.level, int) or not -1 <= compression.level <= 9:
+        raise ValueError(f"level must be -1 to 9, not {compression.level!r}")
+    if not isinstance(compression.mem_level, int) or not 1 <= compression.mem_level <= 9:
+        raise ValueError(f"mem_level must be 1 to 9, not {compression.mem_level!r}")
+    if not isinstance(compression.threshold, int) or compression.threshold < 0:
+        raise ValueError(f"threshold must be a number of bytes, at least 0, not {compression.threshold!r}")
+    return compression

@@ -1,0 +1,165 @@
+"""The codec of one connection: messages to frame payloads and back (RFC 7692, sections 7.2.1 and 7.2.2).
+
+``Deflate`` owns nothing until a message is compressed in its direction.  What it owns from then on is lent by the
+loop's ``ContextPool`` and may be asked back after any message:
+
+  outbound   A compressor that was taken back is simply replaced by a new one, which refers to nothing sent before.
+             Every fragment ends in a flush, so this is sound even within a message.
+  inbound    A decompressor that is taken back leaves its window behind; the next message makes a new one from it.
+             Within a message it stays.
+
+Without context takeover a direction's context ends with each message and leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+from taut.errors import PayloadTooBig
+from taut.protocol.deflate.backends import Compressor, new_compressor
+from taut.protocol.deflate.inflater import Inflater
+from taut.protocol.deflate.negotiation import DeflateParameters
+from taut.protocol.deflate.pool import ContextPool
+from taut.types import BytesLike, DeflateOptions
+
+__all__ = ["Deflate", "compress_message"]
+
+# What a sync flush ends with, an empty block without compression: removed from the end of each message by the
+# sender and put back by the receiver (sections 7.2.1 and 7.2.2).
+_TAIL = b"\x00\x00\xff\xff"
+# An empty block without compression, less the tail (section 7.2.3.6).
+_EMPTY_MESSAGE = b"\x00"
+
+
+def compress_message(payload: BytesLike, window_bits: int, options: DeflateOptions) -> bytes:
+    """A whole message as the payload of a frame, for any connection whose agreed window is at least this large.
+
+    It refers to nothing sent before, but becomes part of the receiver's window: a connection that sends it calls
+    ``Deflate.restart``.  ``window_bits``: 8 to 15.
+    """
+    if not payload:
+        return _EMPTY_MESSAGE
+    compressor = new_compressor(window_bits, options.level, options.mem_level)
+    return (compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
+class Deflate:
+    """The compressor and the decompressor of a connection, as far as it needs them.
+
+    ``parameters``: what was agreed.  ``options``: level, mem_level and threshold of this side.  ``server``: whether
+    this side is the server.  ``pool``: the event loop's.
+    """
+
+    __slots__ = (
+        "_compressor",
+        "_inbound_bits",
+        "_inbound_takeover",
+        "_inflater",
+        "_outbound_bits",
+        "_outbound_takeover",
+        "_pool",
+        "_window",
+        "options",
+        "parameters",
+        "threshold",
+    )
+
+    def __init__(
+        self, parameters: DeflateParameters, options: DeflateOptions, *, server: bool, pool: ContextPool
+    ) -> None:
+        self.parameters = parameters
+        self.options = options
+        self.threshold = options.threshold
+        from_server = parameters.server_max_window_bits, not parameters.server_no_context_takeover
+        from_client = parameters.client_max_window_bits, not parameters.client_no_context_takeover
+        self._outbound_bits, self._outbound_takeover = from_server if server else from_client
+        self._inbound_bits, self._inbound_takeover = from_client if server else from_server
+        self._pool = pool
+        self._compressor: Compressor | None = None
+        self._inflater: Inflater | None = None
+        self._window = b""  # of the inflater that is parked
+
+    @property
+    def window_bits(self) -> int:
+        """The window (bits) that this side may compress with."""
+        return self._outbound_bits
+
+    def compress(self, payload: BytesLike) -> bytes:
+        """A whole message as the payload of a frame."""
+        if not payload:
+            return _EMPTY_MESSAGE
+        return self._flush(payload, final=True)[:-4]
+
+    def compress_part(self, payload: BytesLike, final: bool) -> bytes:
+        """A fragment of a message as the payload of a frame; the receiver can inflate it at once."""
+        if not payload:
+            if final and not self._outbound_takeover:
+                self.restart()
+            return _EMPTY_MESSAGE if final else b""
+        compressed = self._flush(payload, final)
+        return compressed[:-4] if final else compressed
+
+    def _flush(self, payload: BytesLike, final: bool) -> bytes:
+        compressor = self._compressor
+        if compressor is None:
+            compressor = new_compressor(self._outbound_bits, self.options.level, self.options.mem_level)
+        # Held again only once it has given all it took: after an exception (MemoryError) the next message must not
+        # begin with the rest of this one.
+        self._compressor = None
+        compressed = compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH)
+        if self._outbound_takeover or not final:
+            self._compressor = compressor
+            self._pool.used_compressor(self)
+        else:
+            self._pool.forget_compressor(self)
+        return compressed
+
+    def decompress(self, payload: BytesLike, limit: int | None, final: bool) -> bytes:
+        """Inflate a frame's payload, or a piece of it.
+
+        ``limit``: the bytes that the message may still grow by, None for no limit.  ``final``: whether the message
+        ends here.
+
+        Raises ``PayloadTooBig`` when more would come out, having inflated one byte more than ``limit`` and no
+        further (which zlib holds twice for a moment); ``ProtocolError`` with 1007 for corrupt data, since such a
+        payload is not what its frame declares it to be (RFC 6455, section 7.4.1).  The connection is to be failed
+        after either.
+        """
+        inflater = self._inflater
+        if inflater is None:
+            inflater = self._inflater = Inflater(self._inbound_bits, self._window)
+            self._window = b""
+        data = b"".join((payload, _TAIL)) if final else payload
+        inflated = inflater.inflate(data, 0 if limit is None else limit + 1)
+        if limit is not None and len(inflated) > limit:
+            raise PayloadTooBig(len(inflated), limit)
+        if not final:
+            self._pool.forget_decompressor(self)
+        elif self._inbound_takeover:
+            inflater.end_message()
+            self._pool.used_decompressor(self)
+        else:
+            self._inflater = None
+        return inflated
+
+    def restart(self) -> None:
+        """Begin afresh with the next message: the receiver's window holds what did not pass through here."""
+        self._compressor = None
+        self._pool.forget_compressor(self)
+
+    def release_compressor(self) -> None:
+        """Give the compressor back to the pool, which asks for it."""
+        self._compressor = None
+
+    def park_decompressor(self) -> None:
+        """Give the decompressor back to the pool, which asks for it, and keep its window."""
+        if self._inflater is not None:
+            self._window = self._inflater.window
+            self._inflater = None
+
+    def close(self) -> None:
+        """Give everything back: the connection has ended."""
+        self._pool.forget_compressor(self)
+        self._pool.forget_decompressor(self)
+        self._compressor = self._inflater = None
+        self._window = b""

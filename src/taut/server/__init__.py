@@ -1,0 +1,1 @@
+"""The server: ``serve``, the opening handshake of a connection, and the connection that a handler is given."""

@@ -1,0 +1,132 @@
+"""A connection on the server's side: who serves it, and what becomes of it when that fails."""
+
+from __future__ import annotations
+
+import asyncio
+import http
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from ..connection import Connection
+from ..errors import ConnectionClosed
+from ..listener import Listener
+from ..protocol.http1 import RequestReader, encode_request
+from ..protocol.session import Session
+from ..types import ConnectionOptions, Headers, Opcode, Request, Response
+
+if TYPE_CHECKING:
+    from .server import Server
+
+__all__ = ["Handler", "ServerConnection"]
+
+Handler = Callable[["ServerConnection"], Awaitable[Any]]
+
+
+class ServerConnection(Connection):
+    """What a handler is given: see ``Connection``."""
+
+    __slots__ = ("_head", "_listener", "_task", "server")
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, options: ConnectionOptions, logger: logging.Logger, server: Server
+    ) -> None:
+        super().__init__(loop, options, logger)
+        self.server = server
+        self._head: bytes | None = None
+        self._listener: Listener | None = None
+        self._task: asyncio.Task[Any] | None = None
+
+    @property
+    def request(self) -> Request | None:
+        """The request of the opening handshake: path, headers."""
+        if self._request is None and self._head is not None:
+            # An idle connection keeps the bytes of its request, not the objects made of them.
+            reader = RequestReader(max_head=len(self._head), max_headers=1 << 16, max_line=len(self._head))
+            reader.feed(self._head)
+            return reader.request
+        return self._request
+
+    def respond(self, status: http.HTTPStatus | int, text: str = "") -> Response:
+        """A plain-text HTTP response, for ``process_request`` to refuse or answer a request with."""
+        status = http.HTTPStatus(status)
+        body = text.encode()
+        headers = Headers(
+            [
+                ("Connection", "close"),
+                ("Content-Type", "text/plain; charset=utf-8"),
+                ("Content-Length", str(len(body))),
+            ]
+        )
+        return Response(status.value, status.phrase, headers, body)
+
+    # -- serving -----------------------------------------------------------------------------------------------
+
+    def begin(self, transport: asyncio.Transport, session: Session, handler: Handler | type[Listener]) -> None:
+        """The handshake is done: open the connection and hand it over."""
+        if self._request is not None:
+            self._head, self._request = encode_request(self._request), None
+        if isinstance(handler, type):
+            listener = self._listener = handler()
+            kind = type(listener)
+            session.observe_control(kind.on_ping is not Listener.on_ping or kind.on_pong is not Listener.on_pong)
+            self.open(transport, session, listener.on_message)
+            try:
+                listener.on_open(self)
+            except Exception as exc:
+                self._handler_failed(exc)
+        else:
+            self.open(transport, session)
+            self._task = self.loop.create_task(self._awaited(handler))  # type: ignore[arg-type]
+            self._task.add_done_callback(self._handler_done)
+
+    def _awaited(self, handler: Handler) -> Awaitable[Any]:
+        return handler(self)
+
+    def _handler_done(self, task: asyncio.Task[Any]) -> None:
+        self._task = None
+        if task.cancelled():
+            self._start_close(1001, "the handler was cancelled")
+        elif (exc := task.exception()) is not None:
+            self._handler_failed(exc)
+        else:
+            self._start_close()
+        if self.closed:
+            self.server.connection_done(self)
+
+    def _handler_failed(self, exc: BaseException) -> None:
+        """A handler or a callback raised: that ends its own connection, and nothing else."""
+        if not (isinstance(exc, ConnectionClosed) and self.session.phase_name != "OPEN"):
+            self.logger.error("connection handler failed", exc_info=exc)
+        self._start_close(1011, "the handler failed")
+
+    def _control_events(self, events: list[tuple[int, bytes, float]]) -> None:
+        super()._control_events(events)
+        if self._listener is None:
+            return
+        try:
+            for opcode, payload, round_trip in events:
+                if opcode == Opcode.PING:
+                    self._listener.on_ping(self, payload)
+                elif round_trip < 0:
+                    self._listener.on_pong(self, payload)
+        except Exception as exc:
+            self._handler_failed(exc)
+
+    def _lost(self, exc: BaseException | None) -> None:
+        super()._lost(exc)
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            try:
+                listener.on_close(self, self.session.close_info)
+            except Exception as failure:
+                self.logger.error("connection handler failed", exc_info=failure)
+        if self._task is None:
+            self.server.connection_done(self)
+        elif self.options.cancel_on_close:
+            self._task.cancel()
+
+    def cancel_handler(self) -> None:
+        """End a handler that has not noticed that its connection is gone."""
+        if self._task is not None:
+            self._task.cancel()

@@ -1,0 +1,355 @@
+"""``serve`` and the server it starts."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import os
+import re
+import socket
+import ssl as ssl_module
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from types import TracebackType
+from typing import Any
+
+from .._version import __version__
+from ..drivers.contexts import contexts_of
+from ..drivers.transports import Accepting, listen
+from ..listener import Listener
+from ..options import check_deflate, check_number, check_sequence, connection_options
+from ..errors import InvalidMessage
+from ..protocol.headers import is_token
+from ..protocol.http1 import RequestReader
+from ..types import ConnectionOptions, DeflateOptions, Request, Response
+from .connection import Handler, ServerConnection
+from .opening import Opening
+
+__all__ = ["Server", "serve", "unix_serve"]
+
+ProcessRequest = Callable[[ServerConnection, Request], Awaitable[Response | None] | Response | None]
+ProcessResponse = Callable[[ServerConnection, Request, Response], Awaitable[Response | None] | Response | None]
+SelectSubprotocol = Callable[[ServerConnection, Sequence[str]], str | None]
+Origins = Sequence[str | re.Pattern[str] | None]
+
+_SERVER_HEADER = f"taut/{__version__}"
+
+
+class Server:
+    """A running server. ``serve`` makes it; ``async with serve(...) as server`` closes it at the end."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, settings: serve) -> None:
+        self.loop = loop
+        self.handler = settings.handler
+        self.options = settings.options
+        self.logger = settings.logger
+        self.origins = settings.origins
+        self.subprotocols = settings.subprotocols
+        self.select_subprotocol = settings.select_subprotocol
+        self.process_request = settings.process_request
+        self.process_response = settings.process_response
+        self.has_hooks = settings.process_request is not None or settings.process_response is not None
+        self.deflate = settings.deflate
+        self.contexts = contexts_of(loop)
+        self.server_header = settings.server_header
+        self.open_timeout = settings.open_timeout
+        self.max_head = settings.max_head
+        self.max_headers = settings.max_headers
+        self.openings: set[Opening] = set()
+        self.connections_open: set[ServerConnection] = set()
+        self._settings = settings
+        self._listening: list[Accepting] = []
+        self._sockets: tuple[socket.socket, ...] = ()
+        self._closing: asyncio.Task[None] | None = None
+        self._closed: asyncio.Future[None] = loop.create_future()
+
+    # -- what openings need ------------------------------------------------------------------------------------
+
+    def request_reader(self) -> RequestReader:
+        return RequestReader(max_head=self.max_head, max_headers=self.max_headers)
+
+    def new_connection(self) -> ServerConnection:
+        return ServerConnection(self.loop, self.options, self.logger, self)
+
+    def connection_done(self, connection: ServerConnection) -> None:
+        """The connection is closed and its handler has returned."""
+        self.connections_open.discard(connection)
+
+    # -- running -----------------------------------------------------------------------------------------------
+
+    async def start(self, sockets: Sequence[socket.socket]) -> None:
+        self._sockets = tuple(sockets)
+        settings = self._settings
+        for sock in sockets:
+            self._listening.append(
+                await listen(
+                    self.loop, lambda: Opening(self), sock, settings.ssl, settings.backlog, settings.open_timeout
+                )
+            )
+            self.logger.info("server listening on %s", _printable(sock))
+
+    @property
+    def sockets(self) -> tuple[socket.socket, ...]:
+        """The listening sockets; empty once the server is closed."""
+        return self._sockets if self.is_serving() else ()
+
+    @property
+    def connections(self) -> set[ServerConnection]:
+        """The connections that are open, for ``broadcast`` for example."""
+        return {connection for connection in self.connections_open if connection.state.name == "OPEN"}
+
+    def is_serving(self) -> bool:
+        """Whether connections are accepted."""
+        return self._closing is None and bool(self._listening)
+
+    async def serve_forever(self) -> None:
+        """Serve until cancelled, or until the server is closed from elsewhere. Cancelling it closes the server."""
+        try:
+            await self.wait_closed()
+        except asyncio.CancelledError:
+            self.close()
+            await self.wait_closed()
+            raise
+
+    def close(self, close_connections: bool = True, *, code: int = 1001, reason: str = "") -> None:
+        """Stop accepting, refuse handshakes in flight with 503, and close all connections with ``code``.
+
+        ``close_connections``: False lets connections end by themselves. ``code``, ``reason``: for their Close frames.
+        Handlers that have not returned ``close_timeout`` after their connections are closed are cancelled. Returns at
+        once: ``wait_closed`` waits.
+        """
+        if self._closing is None:
+            self._closing = self.loop.create_task(self._close(close_connections, code, reason))
+
+    async def wait_closed(self) -> None:
+        """Wait until the server is closed: no listener, no connection, no handler is left."""
+        await asyncio.shield(self._closed)
+
+    async def _close(self, close_connections: bool, code: int, reason: str) -> None:
+        for listening in self._listening:
+            listening.close()
+        for sock in self._sockets:
+            sock.close()
+        for opening in list(self.openings):
+            opening.refuse(InvalidMessage("the server is shutting down", status=503))
+        connections = list(self.connections_open)
+        if close_connections:
+            await asyncio.gather(*(connection.close(code, reason) for connection in connections))
+        else:
+            await asyncio.gather(*(connection.wait_closed() for connection in connections))
+        tasks = [task for connection in connections if (task := connection._task) is not None]
+        if tasks:
+            _, pending = await asyncio.wait(tasks, timeout=self.options.close_timeout)
+            for task in pending:
+                task.cancel()
+            if pending:
+                await asyncio.wait(pending)
+        if not self._closed.done():
+            self._closed.set_result(None)
+
+
+class serve:  # noqa: N801 - used like a function, as in the websockets package
+    """Start a WebSocket server: ``async with serve(handler, host, port) as server``, or ``server = await serve(...)``.
+
+    ``handler``: a coroutine function called with each connection, which is closed with 1000 when it returns and with
+    1011 when it raises; or a ``Listener`` subclass, of which one instance serves each connection.
+    ``host``, ``port``: where to listen; ``host`` may be a sequence, None means all interfaces; port 0 lets the kernel
+    choose. ``sock``: a bound socket instead; ``path``: a Unix socket instead. ``reuse_port``, ``backlog``: of the
+    listening socket. ``ssl``: a server context for wss.
+
+    ``origins``: who may connect from a browser: None for the same origin only, else exact origins, compiled patterns,
+    or "*" for any. Requests without Origin always pass. ``subprotocols``: in order of preference;
+    ``select_subprotocol(connection, offered)`` decides instead. ``compression``: "deflate", None, or ``DeflateOptions``.
+    ``process_request(connection, request)`` may answer with a ``Response`` instead of opening a connection;
+    ``process_response(connection, request, response)`` may change the response; both may be coroutine functions.
+    ``server_header``: the Server header, None for none. ``logger``: where to log, by default "taut.server".
+
+    ``open_timeout`` (10 s): for the TLS and opening handshakes together. ``max_head`` (16384 bytes), ``max_headers``
+    (128): limits of the request. Everything in ``ConnectionOptions`` is accepted by name as well: ``max_size``,
+    ``max_frame_size``, ``max_fragments``, ``read_limit``, ``write_limit``, ``outbox_limit``, ``ping_interval``,
+    ``ping_timeout``, ``close_timeout``, ``strict_pongs``, ``cancel_on_close``.
+
+    Raises ``TypeError`` or ``ValueError`` for a wrong argument, at once; ``OSError`` when listening fails.
+    """
+
+    def __init__(
+        self,
+        handler: Handler | type[Listener],
+        host: str | Sequence[str] | None = None,
+        port: int | None = None,
+        *,
+        sock: socket.socket | None = None,
+        path: str | os.PathLike[str] | None = None,
+        ssl: ssl_module.SSLContext | None = None,
+        origins: Origins | None = None,
+        subprotocols: Sequence[str] | None = None,
+        select_subprotocol: SelectSubprotocol | None = None,
+        compression: str | DeflateOptions | None = "deflate",
+        process_request: ProcessRequest | None = None,
+        process_response: ProcessResponse | None = None,
+        server_header: str | None = _SERVER_HEADER,
+        logger: logging.Logger | str | None = None,
+        open_timeout: float | None = 10.0,
+        max_head: int = 16384,
+        max_headers: int = 128,
+        backlog: int = 1024,
+        reuse_port: bool | None = None,
+        **options: Any,
+    ) -> None:
+        self.handler = _check_handler(handler)
+        self.host, self.port, self.sock, self.path = host, port, sock, path
+        _check_address(host, port, sock, path)
+        if ssl is not None and not isinstance(ssl, ssl_module.SSLContext):
+            raise TypeError(f"ssl must be an ssl.SSLContext or None, not {ssl!r}")
+        self.ssl = ssl
+        self.origins: Origins | None = check_sequence("origins", origins, (str, re.Pattern, type(None)))
+        self.subprotocols: Sequence[str] = check_sequence("subprotocols", subprotocols, (str,)) or ()
+        for subprotocol in self.subprotocols:
+            if not is_token(subprotocol):
+                raise ValueError(f"subprotocols must be HTTP tokens, not {subprotocol!r}")
+        for name, hook in [
+            ("select_subprotocol", select_subprotocol),
+            ("process_request", process_request),
+            ("process_response", process_response),
+        ]:
+            if hook is not None and not callable(hook):
+                raise TypeError(f"{name} must be callable or None, not {hook!r}")
+        self.select_subprotocol = select_subprotocol
+        self.deflate = check_deflate(compression)
+        self.process_request = process_request
+        self.process_response = process_response
+        self.server_header = server_header
+        self.logger = logger if isinstance(logger, logging.Logger) else logging.getLogger(logger or "taut.server")
+        self.open_timeout = check_number("open_timeout", open_timeout, above=0, optional=True)
+        self.max_head = int(check_number("max_head", max_head, above=0) or 0)
+        self.max_headers = int(check_number("max_headers", max_headers, above=0) or 0)
+        self.backlog = int(check_number("backlog", backlog, above=0) or 0)
+        self.reuse_port = reuse_port
+        self.options: ConnectionOptions = connection_options(options)
+        self._server: Server | None = None
+
+    async def _start(self) -> Server:
+        loop = asyncio.get_running_loop()
+        server = Server(loop, self)
+        sockets = await self._bind(loop)
+        try:
+            await server.start(sockets)
+        except BaseException:
+            server.close()
+            for sock in sockets:
+                sock.close()
+            raise
+        self._server = server
+        return server
+
+    async def _bind(self, loop: asyncio.AbstractEventLoop) -> list[socket.socket]:
+        if self.sock is not None:
+            return [self.sock]
+        if self.path is not None:
+            return [_bind_unix(self.path)]
+        hosts = [self.host] if self.host is None or isinstance(self.host, str) else list(self.host)
+        addresses: dict[Any, None] = {}
+        for host in hosts:
+            found = await loop.getaddrinfo(
+                host or None, self.port or 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )
+            addresses.update(dict.fromkeys(found))
+        sockets: list[socket.socket] = []
+        try:
+            for family, kind, proto, _, address in addresses:
+                sockets.append(_bind_tcp(family, kind, proto, address, bool(self.reuse_port)))
+        except BaseException:
+            for sock in sockets:
+                sock.close()
+            raise
+        return sockets
+
+    def __await__(self) -> Generator[Any, None, Server]:
+        return self._start().__await__()
+
+    async def __aenter__(self) -> Server:
+        return await self._start()
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        if self._server is not None:
+            self._server.close()
+            await self._server.wait_closed()
+
+
+def unix_serve(handler: Handler | type[Listener], path: str | os.PathLike[str], **options: Any) -> serve:
+    """Start a server on a Unix socket; a stale socket file is replaced. The rest is as for ``serve``."""
+    return serve(handler, path=path, **options)
+
+
+def _check_handler(handler: Handler | type[Listener]) -> Handler | type[Listener]:
+    if isinstance(handler, type):
+        if issubclass(handler, Listener):
+            return handler
+        raise TypeError(f"handler must be a coroutine function or a subclass of taut.Listener, not the class {handler!r}")
+    if isinstance(handler, Listener):
+        raise TypeError(f"handler must be the class {type(handler).__name__} itself: one instance is made a connection")
+    if not callable(handler):
+        raise TypeError(f"handler must be a coroutine function or a subclass of taut.Listener, not {handler!r}")
+    return handler
+
+
+def _check_address(
+    host: str | Sequence[str] | None, port: int | None, sock: socket.socket | None, path: str | os.PathLike[str] | None
+) -> None:
+    given = [name for name, value in [("host and port", host or port), ("sock", sock), ("path", path)] if value]
+    if len(given) > 1:
+        raise ValueError(f"only one of host and port, sock, path says where to listen, not {' and '.join(given)}")
+    if port is not None and (not isinstance(port, int) or isinstance(port, bool)):
+        raise TypeError(f"port must be an integer, not {port!r}")
+    if port is not None and not 0 <= port <= 65535:
+        raise ValueError(f"port must be 0 to 65535, not {port}")
+
+
+def _bind_tcp(family: int, kind: int, proto: int, address: Any, reuse_port: bool) -> socket.socket:
+    sock = socket.socket(family, kind, proto)
+    try:
+        if os.name == "posix":
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+    except OSError as exc:
+        sock.close()
+        problem = os.strerror(exc.errno).lower() if exc.errno else str(exc)
+        raise OSError(exc.errno, f"cannot listen on {address[0]} port {address[1]}: {problem}") from None
+    return sock
+
+
+def _bind_unix(path: str | os.PathLike[str]) -> socket.socket:
+    name = os.fspath(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if not name.startswith("\0"):
+            _remove_stale(name)
+        sock.bind(name)
+    except OSError as exc:
+        sock.close()
+        raise OSError(exc.errno, f"cannot listen on {name}: {exc.strerror}") from None
+    return sock
+
+
+def _remove_stale(name: str) -> None:
+    """Remove a socket file that nobody listens on any more."""
+    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        probe.connect(name)
+    except ConnectionRefusedError:
+        os.unlink(name)
+    except OSError:
+        pass
+    finally:
+        probe.close()
+
+
+def _printable(sock: socket.socket) -> str:
+    name = sock.getsockname()
+    return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else str(name)
