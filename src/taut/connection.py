@@ -18,17 +18,17 @@ import time
 import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias, TypeGuard, cast
 
 from .drivers.keepalive import unwatch, watch
 from .drivers.stream import StreamDriver
-from .errors import ConcurrencyError, ConnectionClosed, closed_error
+from .errors import closed_error
 from .protocol.session import Fragment, Session, cut_reason, valid_close_code
-from .types import BytesLike, CloseInfo, ConnectionOptions, Data, Opcode, Request, Response, State
+from .types import BytesLike, CloseInfo, ConnectionOptions, Data, Opcode, Request, Response, Sendable, State
 
 __all__ = ["Connection", "Stats"]
 
-Sendable: TypeAlias = "str | BytesLike | Iterable[str] | Iterable[BytesLike] | AsyncIterable[str] | AsyncIterable[BytesLike]"
+_Fragments: TypeAlias = Iterable[str] | Iterable[BytesLike] | AsyncIterable[str] | AsyncIterable[BytesLike]
 
 _LINGER = 1.0
 """How long a failed connection stays for its peer to read the Close frame (seconds)."""
@@ -38,7 +38,7 @@ _GRACE = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """Counters of one connection. Bytes are payload sent, and everything received; ``unread`` and ``unsent`` are now."""
+    """Counters of one connection: of bytes received, all; of bytes sent, the payload. ``unread``, ``unsent``: now."""
 
     messages_received: int
     messages_sent: int
@@ -67,8 +67,6 @@ class Connection(StreamDriver, asyncio.BufferedProtocol):
         "subprotocol",
     )
 
-    session: Session
-
     def __init__(self, loop: asyncio.AbstractEventLoop, options: ConnectionOptions, logger: logging.Logger) -> None:
         super().__init__(loop)
         self.options = options
@@ -90,6 +88,20 @@ class Connection(StreamDriver, asyncio.BufferedProtocol):
         self.opened_at = time.monotonic()
         self.attach(transport, session, on_message)
         watch(self.loop, self, self.options)
+
+    def record_handshake(self, request: Request, response: Response | None = None) -> None:
+        """What has been exchanged in the opening handshake so far."""
+        self._request, self._response = request, response
+
+    def _session_or_none(self) -> Session | None:
+        """There is none before the opening handshake has succeeded; whatever runs later need not ask."""
+        return cast("Session | None", self.session)
+
+    def _ending_info(self) -> CloseInfo:
+        """How the connection is ending; only once it is."""
+        info = self.session.close_info
+        assert info is not None  # its phase is not OPEN any more
+        return info
 
     # -- facts -------------------------------------------------------------------------------------------------
 
@@ -126,7 +138,7 @@ class Connection(StreamDriver, asyncio.BufferedProtocol):
     @property
     def state(self) -> State:
         """CONNECTING, OPEN, CLOSING or CLOSED."""
-        if self.session is None:
+        if self._session_or_none() is None:
             return State.CONNECTING
         if self.transport is None:
             return State.CLOSED
@@ -139,8 +151,12 @@ class Connection(StreamDriver, asyncio.BufferedProtocol):
 
     @property
     def close_info(self) -> CloseInfo | None:
-        """How the connection ended: initiator, code, reason, clean, cause. None while it is not closed."""
-        return self.session.close_info if self.closed else None
+        """How the connection ended: initiator, code, reason, clean, cause. None until that is decided.
+
+        It is decided with the closing handshake, a moment before the byte stream is gone (``closed``).
+        """
+        session = self._session_or_none()
+        return None if session is None or session.phase_name != "CLOSED" else session.close_info
 
     @property
     def close_code(self) -> int | None:
@@ -155,7 +171,7 @@ class Connection(StreamDriver, asyncio.BufferedProtocol):
     @property
     def latency(self) -> float:
         """The last round trip measured by a ping (seconds), 0 before the first."""
-        return self.session.latency if self.session is not None else 0.0
+        return 0.0 if (session := self._session_or_none()) is None else session.latency
 
     @property
     def stats(self) -> Stats:
@@ -178,7 +194,7 @@ class Connection(StreamDriver, asyncio.BufferedProtocol):
     async def _recv_part(self) -> tuple[Data, bool]:
         self._take_parts(True)
         try:
-            part = await self.recv()
+            part = cast("Data | Fragment", await self.recv())
         finally:
             self._take_parts(False)
         return (part.data, part.final) if isinstance(part, Fragment) else (part, True)
@@ -203,37 +219,31 @@ class Connection(StreamDriver, asyncio.BufferedProtocol):
 
     # -- sending -----------------------------------------------------------------------------------------------
 
-    async def _send_slow(self, message: Sendable, text: bool | None, compress: bool | None) -> None:
+    async def _send_slow(self, message: object, text: bool | None, compress: bool | None) -> None:
         """Everything but a whole message on an open connection."""
         if isinstance(message, Mapping):
             raise TypeError("a message must not be a mapping: iterating over it would send its keys")
-        if not isinstance(message, str | bytes | bytearray | memoryview | Iterable | AsyncIterable):
-            raise TypeError(
-                f"a message must be str, bytes-like, or an iterable or async iterable of these, not {type(message).__name__}"
-            )
+        if not _is_sendable(message):
+            kind = type(message).__name__
+            raise TypeError(f"a message must be str, bytes-like, or an iterable or async iterable of these, not {kind}")
         if self._fragment_lock is None:
             self._fragment_lock = asyncio.Lock()
         async with self._fragment_lock:
             if self.session.phase_name in ("CLOSE_SENT", "CLOSED"):
                 await self.wait_closed()
-                raise closed_error(self.session.close_info)
-            if isinstance(message, str | bytes | bytearray | memoryview):
+                raise closed_error(self._ending_info())
+            if _is_whole(message):
                 self.send_nowait(message, text=text, compress=compress)
             else:
                 self.fragmenting = True
                 try:
-                    await self._send_fragments(message, text, compress)
+                    await self._send_fragments(cast(_Fragments, message), text, compress)
                 finally:
                     self.fragmenting = False
         if self.write_paused:
             await self._drain()
 
-    async def _send_fragments(
-        self,
-        message: Iterable[str] | Iterable[BytesLike] | AsyncIterable[str] | AsyncIterable[BytesLike],
-        text: bool | None,
-        compress: bool | None,
-    ) -> None:
+    async def _send_fragments(self, message: _Fragments, text: bool | None, compress: bool | None) -> None:
         """Send what an iterable gives as fragments of one message (RFC 6455, 5.4).
 
         A fragment leaves when the next one is known, so that the last can carry FIN.
@@ -276,7 +286,7 @@ class Connection(StreamDriver, asyncio.BufferedProtocol):
             self._drain_futures.append(future)
             await future
         if self.closed:
-            raise closed_error(self.session.close_info)
+            raise closed_error(self._ending_info())
 
     def _writable(self) -> None:
         futures, self._drain_futures = self._drain_futures, None
@@ -361,8 +371,8 @@ class Connection(StreamDriver, asyncio.BufferedProtocol):
             self.transport.abort()
 
     def _ending(self) -> None:
-        session = self.session
-        if self.transport is None:
+        session, transport = self.session, self.transport
+        if transport is None:
             return
         match session.phase_name:
             case "CLOSE_RECEIVED" | "FAILING":
@@ -370,7 +380,7 @@ class Connection(StreamDriver, asyncio.BufferedProtocol):
                     patience = _GRACE if self.options.close_timeout is None else min(_GRACE, self.options.close_timeout)
                     self._end_timer = self.loop.call_later(patience, self._end_patience)
             case "CLOSED":
-                self._end_stream()
+                self._end_stream(transport)
             case _:
                 pass
 
@@ -381,9 +391,9 @@ class Connection(StreamDriver, asyncio.BufferedProtocol):
         self.flush_output()
         self._ending()
 
-    def _end_stream(self) -> None:
+    def _end_stream(self, transport: asyncio.Transport) -> None:
         """Both Close frames were exchanged, or the connection was failed: end the byte stream."""
-        if self.transport.is_closing() or self._ended:
+        if transport.is_closing() or self._ended:
             return
         self._ended = True
         unwatch(self.loop, self, self.options)
@@ -392,14 +402,14 @@ class Connection(StreamDriver, asyncio.BufferedProtocol):
             # Closing with unread input resets the connection, and the peer may lose the Close frame: let it read
             # first (RFC 6455, 7.1.1).
             self._end_within(_LINGER)
-            if self.transport.can_write_eof():
-                self.transport.write_eof()
+            if transport.can_write_eof():
+                transport.write_eof()
             self._keep_reading()
         elif self.session.is_client:
             self._end_within(self.options.close_timeout)
             self._keep_reading()
         else:
-            self.transport.close()
+            transport.close()
 
     def _end_within(self, seconds: float | None) -> None:
         if self._end_timer is not None:
@@ -414,7 +424,9 @@ class Connection(StreamDriver, asyncio.BufferedProtocol):
         unwatch(self.loop, self, self.options)
         self.transport = None
         self._writable()
-        info = self.session.close_info
+        if self.session.deflate is not None:
+            self.session.deflate.close()
+        info = self._ending_info()
         pongs, self._pong_futures = self._pong_futures, None
         for future in (pongs or {}).values():
             if not future.done():
@@ -439,9 +451,7 @@ class Connection(StreamDriver, asyncio.BufferedProtocol):
         )
 
 
-async def _parts(
-    message: Iterable[str] | Iterable[BytesLike] | AsyncIterable[str] | AsyncIterable[BytesLike],
-) -> AsyncIterator[str | BytesLike]:
+async def _parts(message: _Fragments) -> AsyncIterator[str | BytesLike]:
     if isinstance(message, AsyncIterable):
         async for part in message:
             yield _checked(part)
@@ -450,7 +460,15 @@ async def _parts(
             yield _checked(part)
 
 
+def _is_whole(message: object) -> TypeGuard[str | BytesLike]:
+    return isinstance(message, str | bytes | bytearray | memoryview)
+
+
+def _is_sendable(message: object) -> TypeGuard[Sendable]:
+    return _is_whole(message) or isinstance(message, Iterable | AsyncIterable)
+
+
 def _checked(part: object) -> str | BytesLike:
-    if not isinstance(part, str | bytes | bytearray | memoryview):
+    if not _is_whole(part):
         raise TypeError(f"a fragment must be str or bytes-like, not {type(part).__name__}")
     return part

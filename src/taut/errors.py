@@ -7,6 +7,7 @@ is the same.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -119,7 +120,8 @@ class InvalidURI(WebSocketException, ValueError):
         self.problem = problem
 
     def __str__(self) -> str:
-        return f"{self.uri!r} is not a WebSocket URI: {self.problem}"
+        shown = re.sub(r"(?<=://)[^/?#@]*@", "***@", self.uri)  # credentials do not belong in logs
+        return f"{shown!r} is not a WebSocket URI: {self.problem}"
 
 
 class InvalidHandshake(WebSocketException):

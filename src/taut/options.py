@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import math
+import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, cast
 
 from .types import ConnectionOptions, DeflateOptions
 
-__all__ = ["check_deflate", "check_number", "check_sequence", "connection_options"]
+__all__ = [
+    "check_deflate",
+    "check_number",
+    "check_port",
+    "check_sequence",
+    "check_ssl",
+    "check_text",
+    "connection_options",
+]
 
 _KNOWN = {field.name for field in fields(ConnectionOptions)}
 _SIZES_OR_NONE = ("max_size", "max_frame_size", "max_fragments")
@@ -21,13 +31,17 @@ def check_number(
     name: str, value: Any, *, above: float | None = None, least: float | None = None, optional: bool = False
 ) -> float | None:
     """``value`` if it is a number in range, or None where that is allowed; else TypeError or ValueError."""
-    wanted = "a number" + (f" above {above:g}" if above is not None else f" of at least {least:g}" if least is not None else "")
+    wanted = "a number"
+    if above is not None:
+        wanted += f" above {above:g}"
+    elif least is not None:
+        wanted += f" of at least {least:g}"
     wanted += " or None" if optional else ""
     if value is None and optional:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be {wanted}, not {value!r}")
-    if value != value or (above is not None and value <= above) or (least is not None and value < least):
+    if math.isnan(value) or (above is not None and value <= above) or (least is not None and value < least):
         raise ValueError(f"{name} must be {wanted}, not {value!r}")
     return value
 
@@ -49,17 +63,46 @@ def check_sequence(name: str, value: Any, kinds: tuple[type, ...]) -> Any:
         return None
     if isinstance(value, str | bytes) or not isinstance(value, Sequence):
         raise TypeError(f"{name} must be a sequence or None, not {value!r}")
-    for item in value:
+    items = cast("Sequence[object]", value)
+    for item in items:
         if not isinstance(item, kinds):
             raise TypeError(f"{name} must hold only {' or '.join(kind.__name__ for kind in kinds)}, not {item!r}")
-    return tuple(value)
+    return tuple(items)
+
+
+def check_text(name: str, value: object) -> None:
+    """Refuse what is no str."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, not {value!r}")
+
+
+def check_ssl(value: object) -> None:
+    """Refuse what is neither an ``ssl.SSLContext`` nor None: True, for example, which other libraries take."""
+    if value is not None and not isinstance(value, ssl.SSLContext):
+        raise TypeError(f"ssl must be an ssl.SSLContext or None, not {value!r}")
+
+
+def check_port(value: object) -> None:
+    """Refuse what is neither a port number nor None."""
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+        raise TypeError(f"port must be an integer, not {value!r}")
+    if value is not None and not 0 <= value <= 65535:
+        raise ValueError(f"port must be 0 to 65535, not {value}")
+
+
+def _is_whole(value: object, least: int, most: int | None = None) -> bool:
+    """Whether this is a whole number in range; True and False are not."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        return False
+    return value >= least and (most is None or value <= most)
 
 
 def connection_options(given: Mapping[str, Any]) -> ConnectionOptions:
     """The record of what was given by name. Raises TypeError for an unknown name, as a function call would."""
     for name, value in given.items():
         if name not in _KNOWN:
-            raise TypeError(f"unexpected option {name}; known are {', '.join(sorted(_KNOWN))}, and those of the signature")
+            known = ", ".join(sorted(_KNOWN))
+            raise TypeError(f"unexpected option {name}; known are {known}, and those of the signature")
         if name in _SIZES_OR_NONE:
             _check_size(name, value, optional=True)
         elif name in _SIZES:
@@ -81,12 +124,12 @@ def check_deflate(compression: str | DeflateOptions | None) -> DeflateOptions | 
         raise ValueError(f'compression must be "deflate", None or DeflateOptions, not {compression!r}')
     for side in ("server", "client"):
         bits = getattr(compression, f"{side}_max_window_bits")
-        if isinstance(bits, bool) or not isinstance(bits, int) or not 8 <= bits <= 15:
+        if not _is_whole(bits, 8, 15):
             raise ValueError(f"{side}_max_window_bits must be 8 to 15, not {bits!r}")
-    if isinstance(compression.level, bool) or not isinstance(compression.level, int) or not -1 <= compression.level <= 9:
+    if not _is_whole(compression.level, -1, 9):
         raise ValueError(f"level must be -1 to 9, not {compression.level!r}")
-    if not isinstance(compression.mem_level, int) or not 1 <= compression.mem_level <= 9:
+    if not _is_whole(compression.mem_level, 1, 9):
         raise ValueError(f"mem_level must be 1 to 9, not {compression.mem_level!r}")
-    if not isinstance(compression.threshold, int) or compression.threshold < 0:
+    if not _is_whole(compression.threshold, 0):
         raise ValueError(f"threshold must be a number of bytes, at least 0, not {compression.threshold!r}")
     return compression

@@ -7,9 +7,9 @@ part of taut.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 __all__ = [
     "BytesLike",
@@ -24,12 +24,17 @@ __all__ = [
     "Opcode",
     "Request",
     "Response",
+    "Sendable",
     "State",
 ]
 
 BytesLike: TypeAlias = bytes | bytearray | memoryview
 Data: TypeAlias = str | bytes
 """What a message is when received: str for a Text message, bytes for a Binary one."""
+Sendable: TypeAlias = (
+    str | BytesLike | Iterable[str] | Iterable[BytesLike] | AsyncIterable[str] | AsyncIterable[BytesLike]
+)
+"""What a message may be when sent: whole, or in fragments."""
 
 
 class Opcode(enum.IntEnum):
@@ -139,7 +144,7 @@ class Headers(MutableMapping[str, str]):
         if isinstance(headers, Headers):
             items = headers.raw_items()
         elif isinstance(headers, Mapping):
-            items = headers.items()
+            items = cast("Mapping[str, str]", headers).items()
         else:
             items = headers
         for name, value in items:

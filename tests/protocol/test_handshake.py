@@ -124,9 +124,7 @@ def test_host_is_valid_4_2_1_2(host: str) -> None:
     assert check_request(request(("Host", host))) == KEY
 
 
-@pytest.mark.parametrize(
-    "host", ["", ":80", "a b", "a/b", "a@b", "http://a", "a:b", "a:1:2", "[::1", "::1", "a,b", "a\\b"]
-)
+@pytest.mark.parametrize("host", ["", ":80", "a b", "a/b", "a@b", "http://a", "a:b", "a:1:2", "[::1", "::1", "a\\b"])
 def test_host_is_not_valid_4_2_1_2(host: str) -> None:
     assert refusal(refused_request(request(("Host", host)))).status_code == 400
 

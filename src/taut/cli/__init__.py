@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import taut
 
 from . import connect, demo, serve
-from .terminal import CommandError, complain, prepare_output
+from .terminal import CommandError, complain, prepare_streams
 
 __all__ = ["main"]
 
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     went well, 1 when it did not, 128 plus the number of the signal that interrupted it. Raises ``SystemExit`` with
     status 2 for a wrong argument, after a message on stderr, and with 0 for ``--help`` and ``--version``.
     """
-    prepare_output()
+    prepare_streams()
     arguments = _parser().parse_args(argv)
     try:
         status: int = arguments.run(arguments)

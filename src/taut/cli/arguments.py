@@ -1,4 +1,4 @@
-"""The types of option values, each with an error that says what would be accepted, and the options shared by commands."""
+"""The types of option values, whose errors say what would be accepted, and the options that commands share."""
 
 from __future__ import annotations
 

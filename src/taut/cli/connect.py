@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import io
+import re
 import ssl
 import sys
 import threading
+from contextlib import suppress
 from typing import Any
 
 import taut
@@ -59,30 +60,35 @@ def add_parser(commands: Any) -> None:
         help="how often to check that a silent server is alive, 0 for never (default: %(default)g)",
     )  # fmt: skip
     add_loop_option(parser)
-    parser.set_defaults(run=lambda arguments: run(lambda: _connect(arguments), uvloop=arguments.uvloop))
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    return run(lambda: _connect(arguments), uvloop=arguments.uvloop)
 
 
 async def _connect(arguments: argparse.Namespace) -> int:
-    options: dict[str, Any] = {}
-    if arguments.insecure and arguments.uri.lower().startswith("wss:"):
-        options["ssl"] = _any_certificate()
+    secure = arguments.uri.lower().startswith("wss:")
+    shown = re.sub(r"//[^/?]*@", "//", arguments.uri)  # without the password
     try:
-        ws = await taut.connect(
+        connecting = taut.connect(
             arguments.uri,
             additional_headers=arguments.header,
             subprotocols=arguments.subprotocol,
             compression=None if arguments.no_compression else "deflate",
             ping_interval=arguments.ping_interval or None,
-            **options,
+            ssl=_any_certificate() if arguments.insecure and secure else None,
         )
-    except (taut.WebSocketException, OSError, EOFError) as exc:
-        if isinstance(exc, taut.InvalidURI):
-            raise CommandError(str(exc), status=2) from None
-        raise CommandError(f"cannot connect to {arguments.uri}: {explain(exc)}") from None
-    except ValueError as exc:
+    except ValueError as exc:  # a wrong argument, refused before any I/O
         raise CommandError(str(exc), status=2) from None
-    async with ws:
-        return await _Conversation(ws).run(arguments.uri)
+    try:
+        ws = await connecting
+    except (taut.WebSocketException, OSError) as exc:
+        raise CommandError(f"cannot connect to {shown}: {explain(exc)}") from None
+    try:
+        return await _Conversation(ws).run(shown)
+    finally:
+        await ws.close()
 
 
 def _any_certificate() -> ssl.SSLContext:
@@ -105,8 +111,8 @@ class _Conversation:
     async def run(self, uri: str) -> int:
         """Talk until the connection is closed, and return the exit status."""
         subprotocol = f", subprotocol {self.ws.subprotocol}" if self.ws.subprotocol else ""
-        complain(f"connected to {uri}{subprotocol}")
         with interruptible(self._interrupt):
+            complain(f"connected to {uri}{subprotocol}")
             self.lines.start()
             sending = asyncio.create_task(self._send_lines())
             try:
@@ -114,7 +120,8 @@ class _Conversation:
                 await self.ws.wait_closed()
             finally:
                 sending.cancel()
-                await asyncio.gather(sending, return_exceptions=True)
+                with suppress(asyncio.CancelledError):
+                    await sending
         info = self.ws.close_info
         complain(str(info))
         if self.interrupted:
@@ -178,8 +185,10 @@ class _Lines:
 
     def _read(self) -> None:
         try:
-            for line in _open_stdin():
-                self._put(line.removesuffix(b"\n").removesuffix(b"\r"))
+            # A stream of its own: the thread may hold the lock of sys.stdin when the interpreter ends.
+            with open(sys.stdin.fileno(), "rb", closefd=False) as stream:
+                for line in stream:
+                    self._put(line.removesuffix(b"\n").removesuffix(b"\r"))
             self._put(None)
         except RuntimeError:
             pass  # the loop is closed: nobody wants another line
@@ -187,10 +196,3 @@ class _Lines:
     def _put(self, line: bytes | None) -> None:
         self._room.acquire()
         self._loop.call_soon_threadsafe(self._queue.put_nowait, line)
-
-
-def _open_stdin() -> io.BufferedIOBase | list[bytes]:
-    """Stdin as a stream of its own: the thread may hold the lock of ``sys.stdin`` when the interpreter ends."""
-    if sys.stdin is None or sys.stdin.closed:
-        return []
-    return open(sys.stdin.fileno(), "rb", closefd=False)

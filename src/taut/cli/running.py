@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import errno
 import signal
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-from taut.errors import MissingExtra
+import taut
 
 from .terminal import CommandError, explain
 
-__all__ = ["authority", "cannot_listen", "interruptible", "loop_name", "run", "stop_event"]
+__all__ = ["authority", "interruptible", "listening", "loop_name", "run", "stop_event"]
 
 
 def run(command: Callable[[], Coroutine[Any, Any, int]], *, uvloop: bool | None) -> int:
@@ -29,7 +29,7 @@ def _loop_factory(wanted: bool | None) -> Callable[[], asyncio.AbstractEventLoop
         import uvloop  # noqa: PLC0415 - an extra, imported only where it is used
     except ImportError:
         if wanted:
-            raise CommandError(str(MissingExtra("--uvloop", "uvloop"))) from None
+            raise CommandError(str(taut.MissingExtra("--uvloop", "uvloop"))) from None
         return None
     return uvloop.new_event_loop
 
@@ -40,7 +40,7 @@ def loop_name() -> str:
 
 
 @contextmanager
-def interruptible(interrupted: Callable[[int], None]) -> Iterator[None]:
+def interruptible(interrupted: Callable[[int], None]) -> Generator[None, None, None]:
     """Call ``interrupted(signal number)`` on SIGINT and SIGTERM, instead of ending at once."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -53,7 +53,7 @@ def interruptible(interrupted: Callable[[int], None]) -> Iterator[None]:
 
 
 @contextmanager
-def stop_event() -> Iterator[asyncio.Event]:
+def stop_event() -> Generator[asyncio.Event, None, None]:
     """An event that the first SIGINT or SIGTERM sets; the second one ends the process at once."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -72,7 +72,16 @@ def authority(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def cannot_listen(host: str, port: int, exc: Exception) -> CommandError:
-    """Why no server could be started on that address."""
-    advice = "; choose another with --port" if isinstance(exc, OSError) and exc.errno == errno.EADDRINUSE else ""
-    return CommandError(f"cannot listen on {authority(host, port)}: {explain(exc)}{advice}")
+@asynccontextmanager
+async def listening(serving: taut.serve, host: str, port: int) -> AsyncGenerator[taut.Server, None]:
+    """The server that ``serving`` starts, closed gracefully at the end; a CommandError when there can be none."""
+    try:
+        server = await serving
+    except (OSError, UnicodeError) as exc:
+        advice = "; choose another with --port" if isinstance(exc, OSError) and exc.errno == errno.EADDRINUSE else ""
+        raise CommandError(f"cannot listen on {authority(host, port)}: {explain(exc)}{advice}") from None
+    try:
+        yield server
+    finally:
+        server.close()
+        await server.wait_closed()

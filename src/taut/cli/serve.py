@@ -8,8 +8,8 @@ from typing import Any
 import taut
 
 from .arguments import add_loop_option, count, port
-from .running import authority, cannot_listen, loop_name, run, stop_event
-from .terminal import show
+from .running import authority, listening, loop_name, run, stop_event
+from .terminal import CommandError, show
 
 __all__ = ["add_parser"]
 
@@ -31,37 +31,27 @@ def add_parser(commands: Any) -> None:
         "--max-size", type=count, default=1 << 20, metavar="N", help="largest message, in bytes (default: %(default)s)"
     )
     add_loop_option(parser)
-    parser.set_defaults(run=lambda arguments: _run(parser, arguments))
+    parser.set_defaults(run=_run)
 
 
-def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
+def _run(arguments: argparse.Namespace) -> int:
     if not arguments.echo:
-        parser.error("say what to serve: --echo is all there is today")
+        raise CommandError("say what to serve: --echo is all there is today", status=2)
     return run(lambda: _serve(arguments), uvloop=arguments.uvloop)
 
 
-async def echo(ws: taut.Connection) -> None:
+async def echo(ws: taut.ServerConnection) -> None:
     """Send every message back as it came."""
-    try:
-        async for message in ws:
-            await ws.send(message)
-    except taut.ConnectionClosed:
-        pass  # its end has been logged, and concerns nobody else
+    async for message in ws:
+        await ws.send(message)
 
 
 async def _serve(arguments: argparse.Namespace) -> int:
+    host, number = arguments.host, arguments.port
+    compression = None if arguments.no_compression else "deflate"
+    serving = taut.serve(echo, host, number, compression=compression, max_size=arguments.max_size)
     with stop_event() as stop:
-        try:
-            server = await taut.serve(
-                echo,
-                arguments.host,
-                arguments.port,
-                compression=None if arguments.no_compression else "deflate",
-                max_size=arguments.max_size,
-            )
-        except (OSError, UnicodeError) as exc:
-            raise cannot_listen(arguments.host, arguments.port, exc) from None
-        async with server:
+        async with listening(serving, host, number) as server:
             for sock in server.sockets:
                 show(f"echo server on ws://{authority(*sock.getsockname()[:2])}/ ({loop_name()}; Ctrl-C stops it)")
             await stop.wait()

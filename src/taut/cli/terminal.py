@@ -7,8 +7,9 @@ import os
 import re
 import socket
 import sys
+from typing import TextIO, cast
 
-__all__ = ["CommandError", "complain", "explain", "hex_summary", "prepare_output", "printable", "show"]
+__all__ = ["CommandError", "complain", "explain", "hex_summary", "prepare_streams", "printable", "show"]
 
 # C0 and C1 controls without tab and line feed: what a peer sends must not drive the terminal it is shown on.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -22,11 +23,27 @@ class CommandError(Exception):
         self.status = status
 
 
-def prepare_output() -> None:
-    """Let every message be printed, even where the encoding of the output lacks its characters."""
+def prepare_streams() -> None:
+    """Make the standard streams fit to use, whatever state the process got them in.
+
+    A descriptor that is closed is opened on nothing, or else a socket would get its number. Characters that the
+    encoding of the output lacks are escaped.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+    sys.stdin = sys.stdin or _stream(0, "r")
+    sys.stdout = sys.stdout or _stream(1, "w")
+    sys.stderr = sys.stderr or _stream(2, "w")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _stream(descriptor: int, mode: str) -> TextIO:
+    return cast(TextIO, open(descriptor, mode, encoding="utf-8", closefd=False))
 
 
 def printable(text: str) -> str:

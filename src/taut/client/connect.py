@@ -15,8 +15,8 @@ from typing import Any
 from .._version import __version__
 from ..drivers.contexts import contexts_of
 from ..drivers.transports import connect_transport
-from ..errors import InvalidHandshake, OpenTimeout
-from ..options import check_deflate, check_number, check_sequence, connection_options
+from ..errors import OpenTimeout
+from ..options import check_deflate, check_number, check_sequence, check_ssl, check_text, connection_options
 from ..protocol import deflate
 from ..protocol.frames import MaskPool
 from ..protocol.handshake import build_request
@@ -32,7 +32,7 @@ _USER_AGENT = f"taut/{__version__}"
 _masks = MaskPool(os.urandom)
 
 
-class connect:  # noqa: N801 - used like a function, as in the websockets package
+class connect:  # used like a function, as in the websockets package
     """Open a WebSocket connection: ``async with connect(uri) as ws``, or ``ws = await connect(uri)``.
 
     ``uri``: ws:// or wss://, with credentials if wanted (sent as basic authentication). ``host``, ``port``: connect to
@@ -74,11 +74,9 @@ class connect:  # noqa: N801 - used like a function, as in the websockets packag
         max_headers: int = 128,
         **options: Any,
     ) -> None:
-        if not isinstance(uri, str):
-            raise TypeError(f"uri must be a str, not {uri!r}")
+        check_text("uri", uri)
         self.uri: WebSocketURI = parse_uri(uri)
-        if ssl is not None and not isinstance(ssl, ssl_module.SSLContext):
-            raise TypeError(f"ssl must be an ssl.SSLContext or None, not {ssl!r}")
+        check_ssl(ssl)
         if ssl is not None and not self.uri.secure:
             raise ValueError("ssl is for wss:// URIs, and this one is ws://")
         self.host, self.port, self.sock, self.path = host, port, sock, path
@@ -136,19 +134,26 @@ class connect:  # noqa: N801 - used like a function, as in the websockets packag
             max_head=self.max_head,
             max_headers=self.max_headers,
         )
+        try:
+            await self._link(loop, opening)
+            await opening.done
+        except BaseException:
+            if opening.transport is not None:
+                opening.transport.abort()
+            raise
+        return connection
+
+    async def _link(self, loop: asyncio.AbstractEventLoop, opening: Opening) -> None:
+        """Give ``opening`` a transport to the server."""
         sock = await self._dial(loop)
         try:
             ssl = self.ssl or (ssl_module.create_default_context() if self.uri.secure else None)
             hostname = (self.server_hostname or self.uri.host) if ssl is not None else None
             await connect_transport(loop, opening, sock, ssl, hostname)
-            await opening.done
         except BaseException:
-            if opening.transport is not None:
-                opening.transport.abort()
-            else:
+            if opening.transport is None:
                 sock.close()
             raise
-        return connection
 
     async def _dial(self, loop: asyncio.AbstractEventLoop) -> socket.socket:
         if self.sock is not None:
@@ -182,7 +187,10 @@ class connect:  # noqa: N801 - used like a function, as in the websockets packag
 
 
 def unix_connect(path: str | os.PathLike[str], uri: str = "ws://localhost/", **options: Any) -> connect:
-    """Open a connection over a Unix socket. ``uri`` gives the request's Host and target; the rest is as for ``connect``."""
+    """Open a connection over a Unix socket.
+
+    ``uri``: gives the Host and the target of the request. The rest is as for ``connect``.
+    """
     return connect(uri, path=path, **options)
 
 

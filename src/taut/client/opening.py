@@ -55,7 +55,7 @@ class Opening(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        self.connection._request = self._request
+        self.connection.record_handshake(self._request)
         self.transport.write(encode_request(self._request))
 
     def data_received(self, data: bytes) -> None:
@@ -78,7 +78,8 @@ class Opening(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.done.done():
-            failure = InvalidHandshake("the connection was lost before the response was complete", request=self._request)
+            problem = "the connection was lost before the response was complete"
+            failure = InvalidHandshake(problem, request=self._request)
             failure.__cause__ = exc
             self.done.set_exception(failure)
 
@@ -103,7 +104,7 @@ class Opening(asyncio.Protocol):
         codec = None
         if parameters is not None and self._deflate is not None:
             codec = deflate.Deflate(parameters, self._deflate, server=False, pool=self._contexts)
-        connection._response = response
+        connection.record_handshake(self._request, response)
         session = Session(connection.options, client=True, masks=self._masks, deflate=codec)
         assert self.transport is not None  # set before any data can arrive
         connection.open(self.transport, session)

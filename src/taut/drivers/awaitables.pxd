@@ -21,7 +21,7 @@ cdef extern from *:
             return result;
         case PYGEN_RETURN:
             if (result != Py_None) {
-                /* PyErr_SetObject would take a tuple for the arguments of the exception, and an exception for itself. */
+                /* PyErr_SetObject would take a tuple for the arguments of the exception, an exception for itself. */
                 if (PyTuple_Check(result) || PyExceptionInstance_Check(result)) {
                     PyObject *stop = PyObject_CallOneArg(PyExc_StopIteration, result);
                     if (stop != NULL) { PyErr_SetObject(PyExc_StopIteration, stop); Py_DECREF(stop); }
@@ -72,3 +72,5 @@ cdef class YieldOnce(Step):
     cdef bint yielded
 
 cdef Done DONE
+
+cdef object current_task(object loop)

@@ -7,14 +7,34 @@ task's context, where a Future would go through ``call_soon`` and another turn o
 already, tasks cannot nest, and it falls back to ``call_soon``.  It serves one task, once.
 """
 
-from asyncio import CancelledError, InvalidStateError, current_task
+import sys
+from asyncio import CancelledError, InvalidStateError
 
 cimport cython
 from cpython.ref cimport PyObject
 
 cdef extern from "Python.h":
+    PyObject *PyDict_GetItemWithError(object mapping, object key) except? NULL
     int PyContext_Enter(object context) except -1
     int PyContext_Exit(object context) except -1
+
+# Until 3.11 asyncio.current_task is written in Python, over a dict that its C part keeps; later it is the other way
+# round.  This runs for every message that a handler waits for.
+cdef dict running_tasks = None
+cdef object current_task_function = None
+if sys.version_info < (3, 12):
+    from asyncio.tasks import _current_tasks as running_tasks
+else:
+    from asyncio import current_task as current_task_function
+
+
+cdef object current_task(object loop):
+    """The task that is running on the loop now, or None."""
+    cdef PyObject *task
+    if running_tasks is None:
+        return current_task_function(loop)
+    task = PyDict_GetItemWithError(running_tasks, loop)
+    return None if task is NULL else <object>task
 
 
 @cython.freelist(64)

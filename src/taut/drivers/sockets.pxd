@@ -25,7 +25,9 @@ cdef class SocketTransport:
     cdef object __weakref__
 
     cdef int send_bytes(self, const uint8_t *data, size_t size, object owner) except -1
-    cdef int send_two(self, const uint8_t *head, size_t head_size, const uint8_t *data, size_t size, object owner) except -1
+    cdef int send_two(
+        self, const uint8_t *head, size_t head_size, const uint8_t *data, size_t size, object owner
+    ) except -1
     cdef _read_through_python(self)
     cdef _read_end(self)
     cdef int _keep(self, const uint8_t *data, size_t size, object owner) except -1

@@ -30,7 +30,9 @@ cdef extern from *:
     #ifdef _WIN32
     #include <winsock2.h>
     struct iovec { void *iov_base; size_t iov_len; };
-    static long long taut_recv(int fd, void *p, size_t n) { return recv(fd, p, n > 0x7fffffff ? 0x7fffffff : (int)n, 0); }
+    static long long taut_recv(int fd, void *p, size_t n) {
+        return recv(fd, p, n > 0x7fffffff ? 0x7fffffff : (int)n, 0);
+    }
     static long long taut_send(int fd, const void *p, size_t n) {
         return send(fd, p, n > 0x7fffffff ? 0x7fffffff : (int)n, 0);
     }
@@ -65,7 +67,6 @@ cdef extern from *:
 cdef enum:
     SCRATCH = 65536
     HIGH_WATER = 65536
-
 
 
 cdef object last_error():

@@ -16,7 +16,10 @@ cdef class LoopState:
     cdef public object compressors
     cdef public object masks
     cdef public object keepalive
+    cdef object held
     cdef object __weakref__
+
+    cdef int hold(self, object message, object loop) except -1
 
 cdef class Recv(Step):
     cdef StreamDriver driver

@@ -16,7 +16,7 @@ run per message, through the hooks at the end of the class.
 
 import time
 import weakref
-from asyncio import current_task
+from collections import deque
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_FromMemory
@@ -25,7 +25,7 @@ from libc.stdint cimport uint8_t
 from libc.stdlib cimport free, malloc
 
 from ..protocol.frames cimport Output, output_frame, output_frame_head, output_release
-from ..protocol.session cimport CLOSE_RECEIVED, CLOSE_SENT, CLOSED, OPEN, Fragment, Session
+from ..protocol.session cimport CLOSE_SENT, CLOSED, OPEN, Fragment, Session
 from .awaitables cimport (
     DONE,
     PYGEN_ERROR,
@@ -37,17 +37,19 @@ from .awaitables cimport (
     Step,
     Waiter,
     YieldOnce,
+    current_task,
     taut_install_slots,
     taut_next_from_step,
 )
 from .sockets cimport Receiver, SocketTransport
 
-from ..errors import ConcurrencyError, ConnectionClosed, ProtocolError, closed_error
+from ..errors import ConcurrencyError, ProtocolError, closed_error
 
 cdef extern from "Python.h":
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
     bint PyUnicode_CheckExact(object)
     bint PyBytes_CheckExact(object)
+    Py_ssize_t Py_REFCNT(PyObject *)
     int PyBUF_READ
     int PyBUF_WRITE
 
@@ -62,7 +64,9 @@ cdef enum:
     OP_TEXT = 1
     OP_BINARY = 2
     FIN = 0x80
+    HELD = 4
 
+cdef double HOLD_TIME = 0.25  # seconds
 cdef object monotonic = time.monotonic
 cdef object loop_states = weakref.WeakKeyDictionary()
 
@@ -78,6 +82,21 @@ cdef class LoopState:
 
     def __dealloc__(self):
         free(self.buffer)
+
+    cdef int hold(self, object message, object loop) except -1:
+        """Keep a large message for a moment longer than its user does.
+
+        When large messages come and go one by one, the allocator returns their memory to the system each time, and
+        the page faults of getting it back cost more than all the rest.  A few of them held back keep it in place.
+        """
+        if self.held is None:
+            self.held = deque(maxlen=HELD)
+            loop.call_later(HOLD_TIME, self._let_go)
+        self.held.append(message)
+        return 0
+
+    def _let_go(self):
+        self.held = None
 
     @staticmethod
     def of(loop):
@@ -180,6 +199,8 @@ cdef class StreamDriver(Receiver):
         if self.direct:
             self.direct = False
             self.session.received_direct(size)
+            if self.session.inbox.count:
+                self.shared.hold(self.session.newest(), self.loop)
         else:
             self._ingest(self.shared.buffer, size)
         return self._after_read()
@@ -270,7 +291,8 @@ cdef class StreamDriver(Receiver):
             except Exception as exc:
                 session.drop_inbox()
                 self._handler_failed(exc)
-            session.drained()
+            if session.phase > CLOSE_SENT:
+                session.drained()
         elif self.recv_state == WAITING and (session.inbox.count or session.phase > CLOSE_SENT):
             self._wake_reader()
         return 0
@@ -299,22 +321,21 @@ cdef class StreamDriver(Receiver):
         """
         if decode is not None:
             return self._recv_decoded(decode)
-        if self.recv_awaitable is None:
+        # Kept for the next time; but one that somebody still holds is an operation of its own, and must not be shared.
+        if self.recv_awaitable is None or Py_REFCNT(<PyObject *>self.recv_awaitable) > 1:
             self.recv_awaitable = Recv.__new__(Recv)
             self.recv_awaitable.driver = self
         return self.recv_awaitable
 
     def __aiter__(self):
         """Receive messages until the connection is closed; raises ``ConnectionClosedError`` unless it ends well."""
-        if self.next_awaitable is None:
-            self.next_awaitable = Recv.__new__(Recv)
-            self.next_awaitable.driver = self
-            self.next_awaitable.iterating = True
         return self
 
     def __anext__(self):
-        if self.next_awaitable is None:
-            self.__aiter__()
+        if self.next_awaitable is None or Py_REFCNT(<PyObject *>self.next_awaitable) > 1:
+            self.next_awaitable = Recv.__new__(Recv)
+            self.next_awaitable.driver = self
+            self.next_awaitable.iterating = True
         return self.next_awaitable
 
     def _recv_slow(self, bint iterating):
@@ -345,7 +366,8 @@ cdef class StreamDriver(Receiver):
             if self.read_paused:
                 self._relieve()
             return message
-        session.drained()
+        if session.phase > CLOSE_SENT:
+            session.drained()
         self.flush()
         if session.phase == CLOSED:
             self._ending()
@@ -431,9 +453,9 @@ cdef class StreamDriver(Receiver):
     def send_nowait(self, message, *, text=None, compress=None):
         """Send a str or bytes-like message without waiting; see ``send`` for the arguments.
 
-        A peer that does not read costs at most ``outbox_limit`` unsent bytes: beyond it the connection is failed with
-        1008. Raises ``ConnectionClosed`` once the connection is closing, ``ConcurrencyError`` while a fragmented
-        message is being sent.
+        A peer that does not read costs at most ``outbox_limit`` unsent bytes and one message: then the connection is
+        failed with 1008. Raises ``ConnectionClosed`` once the connection is closing, ``ConcurrencyError`` while a
+        fragmented message is being sent.
         """
         if self.session.phase == CLOSE_SENT or self.session.phase == CLOSED:
             raise closed_error(self.session.close_info)
@@ -441,9 +463,11 @@ cdef class StreamDriver(Receiver):
             raise ConcurrencyError("send")
         if not self._plain(message):
             raise TypeError(f"a message must be str or bytes-like, not {type(message).__name__}")
-        self._send_now(message, text, compress)
         if self.write_paused:
             self._check_outbox()
+            if self.session.phase == CLOSED:
+                raise closed_error(self.session.close_info)
+        self._send_now(message, text, compress)
 
     cdef bint _plain(self, object message) except -1:
         return PyUnicode_CheckExact(message) or PyBytes_CheckExact(message) or isinstance(
@@ -606,6 +630,10 @@ def broadcast(connections, message, *, text=None, bint raise_exceptions=False):
         try:
             if driver.fragmenting:
                 raise ConcurrencyError("send")
+            if driver.write_paused:
+                driver._check_outbox()
+                if session.phase == CLOSED:
+                    raise closed_error(session.close_info)
             if session.is_client or session.deflate is not None:
                 session.send_message(message, text, None)
                 driver._after_send()
@@ -613,10 +641,6 @@ def broadcast(connections, message, *, text=None, bint raise_exceptions=False):
                 session.messages_sent += 1
                 session.bytes_sent += PyBytes_GET_SIZE(payload)
                 driver._send_frame_bytes(frame)
-            if driver.write_paused:
-                driver._check_outbox()
-                if session.phase == CLOSED and raise_exceptions:
-                    problems.append(closed_error(session.close_info))
         except Exception as exc:
             problems.append(exc)
     if problems and raise_exceptions:

@@ -11,7 +11,6 @@ import asyncio
 import errno
 import socket
 import ssl as ssl_module
-import sys
 from collections.abc import Callable
 from typing import Protocol, cast
 
@@ -36,7 +35,8 @@ class Accepting(Protocol):
 
 
 def _watches_descriptors(loop: asyncio.AbstractEventLoop) -> bool:
-    return sys.platform != "win32" or isinstance(loop, asyncio.SelectorEventLoop)
+    proactor: type[asyncio.AbstractEventLoop] | None = getattr(asyncio, "ProactorEventLoop", None)
+    return proactor is None or not isinstance(loop, proactor)
 
 
 async def connect_transport(
@@ -56,7 +56,7 @@ async def connect_transport(
         transport = cast(asyncio.Transport, SocketTransport(loop, sock, protocol))
     else:
         transport, _ = await loop.create_connection(lambda: protocol, sock=sock)
-    return cast(asyncio.Transport, transport)
+    return transport
 
 
 async def listen(
@@ -64,6 +64,7 @@ async def listen(
     factory: ProtocolFactory,
     sock: socket.socket,
     ssl: ssl_module.SSLContext | None,
+    *,
     backlog: int,
     tls_timeout: float | None,
 ) -> Accepting:

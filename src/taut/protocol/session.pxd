@@ -94,10 +94,13 @@ cdef class Session:
     cdef bint direct_target(self, uint8_t **data, size_t *size) noexcept
     cdef int received_direct(self, size_t size) except -1
     cdef object pop(self)
+    cdef object newest(self)
     cdef void drop_inbox(self) noexcept
     cdef int check_sendable(self) except -1
     cdef int send_message(self, object data, object text, object compress) except -1
-    cdef int send_data(self, uint8_t opcode, const uint8_t *payload, size_t size, object data, object compress) except -1
+    cdef int send_data(
+        self, uint8_t opcode, const uint8_t *payload, size_t size, object data, object compress
+    ) except -1
     cdef int send_frame(self, uint8_t first, const uint8_t *payload, size_t size) except -1
     cpdef int drained(self) except -1
 

@@ -431,6 +431,11 @@ cdef class Session:
             inbox.first = 0
         return message
 
+    cdef object newest(self):
+        """The message that arrived last; only when ``inbox.count`` is not zero."""
+        cdef size_t i = self.inbox.first + self.inbox.count - 1
+        return <object>self.inbox.slots[i if i < self.inbox.capacity else i - self.inbox.capacity]
+
     cdef void drop_inbox(self) noexcept:
         """Forget every message that has not been taken."""
         while self.inbox.count:
@@ -676,8 +681,7 @@ cdef class Session:
     cpdef int drained(self) except -1:
         """Everything received has been taken: send the Close frame that waited for it, if one does."""
         if self.phase == CLOSE_RECEIVED:
-            code, reason = self.close_received
-            self._write_close(code, "")
+            self._write_close(self.close_received[0], "")
         elif self.phase == FAILING:
             self._write_close(self.failure.code, str(self.failure))
         self._move(DRAINS)

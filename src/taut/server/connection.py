@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import http
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from ..connection import Connection
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Handler", "ServerConnection"]
 
-Handler = Callable[["ServerConnection"], Awaitable[Any]]
+Handler = Callable[["ServerConnection"], Coroutine[Any, Any, Any]]
 
 
 class ServerConnection(Connection):
@@ -67,7 +67,8 @@ class ServerConnection(Connection):
         if self._request is not None:
             self._head, self._request = encode_request(self._request), None
         if isinstance(handler, type):
-            listener = self._listener = handler()
+            listener: Listener = handler()
+            self._listener = listener
             kind = type(listener)
             session.observe_control(kind.on_ping is not Listener.on_ping or kind.on_pong is not Listener.on_pong)
             self.open(transport, session, listener.on_message)
@@ -77,11 +78,8 @@ class ServerConnection(Connection):
                 self._handler_failed(exc)
         else:
             self.open(transport, session)
-            self._task = self.loop.create_task(self._awaited(handler))  # type: ignore[arg-type]
+            self._task = self.loop.create_task(handler(self))
             self._task.add_done_callback(self._handler_done)
-
-    def _awaited(self, handler: Handler) -> Awaitable[Any]:
-        return handler(self)
 
     def _handler_done(self, task: asyncio.Task[Any]) -> None:
         self._task = None
@@ -97,8 +95,11 @@ class ServerConnection(Connection):
     def _handler_failed(self, exc: BaseException) -> None:
         """A handler or a callback raised: that ends its own connection, and nothing else."""
         if not (isinstance(exc, ConnectionClosed) and self.session.phase_name != "OPEN"):
-            self.logger.error("connection handler failed", exc_info=exc)
+            self._report(exc)
         self._start_close(1011, "the handler failed")
+
+    def _report(self, failure: BaseException) -> None:
+        self.logger.error("connection handler failed", exc_info=failure)
 
     def _control_events(self, events: list[tuple[int, bytes, float]]) -> None:
         super()._control_events(events)
@@ -118,13 +119,18 @@ class ServerConnection(Connection):
         listener, self._listener = self._listener, None
         if listener is not None:
             try:
-                listener.on_close(self, self.session.close_info)
+                listener.on_close(self, self._ending_info())
             except Exception as failure:
-                self.logger.error("connection handler failed", exc_info=failure)
+                self._report(failure)
         if self._task is None:
             self.server.connection_done(self)
         elif self.options.cancel_on_close:
             self._task.cancel()
+
+    @property
+    def handler_task(self) -> asyncio.Task[Any] | None:
+        """The task that runs the handler; None once it has returned, and for a ``Listener``."""
+        return self._task
 
     def cancel_handler(self) -> None:
         """End a handler that has not noticed that its connection is gone."""

@@ -11,7 +11,7 @@ import asyncio
 import inspect
 from typing import TYPE_CHECKING, cast
 
-from ..errors import InvalidHandshake, InvalidMessage, NegotiationError, OpenTimeout
+from ..errors import InvalidHandshake, InvalidMessage, OpenTimeout
 from ..protocol import deflate
 from ..protocol.handshake import (
     accept_response,
@@ -25,7 +25,6 @@ from ..protocol.handshake import (
 from ..protocol.http1 import RequestReader, encode_response
 from ..protocol.session import Session
 from ..types import Request, Response
-from .connection import ServerConnection
 
 if TYPE_CHECKING:
     from .server import Server
@@ -39,7 +38,7 @@ _LINGER = 1.0
 class Opening(asyncio.Protocol):
     """A connection that is not open yet."""
 
-    __slots__ = ("_deadline", "_reader", "_session", "_task", "connection", "server", "transport")
+    __slots__ = ("_deadline", "_early", "_reader", "_session", "_task", "connection", "server", "transport")
 
     transport: asyncio.Transport
 
@@ -47,6 +46,7 @@ class Opening(asyncio.Protocol):
         self.server = server
         self._reader: RequestReader | None = server.request_reader()
         self._task: asyncio.Task[None] | None = None
+        self._early = b""
         self._session: Session | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self.connection = server.new_connection()
@@ -63,7 +63,9 @@ class Opening(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         reader = self._reader
         if reader is None:
-            return  # refused: what still arrives is not looked at
+            if self._task is not None:
+                self._early += data  # a transport may still deliver what it had read before it was paused
+            return
         try:
             if not reader.feed(data):
                 return
@@ -102,7 +104,8 @@ class Opening(asyncio.Protocol):
 
     def _negotiate(self, reader: RequestReader) -> None:
         """Without hooks, nothing has to be waited for."""
-        request = self.connection._request = reader.request
+        request = reader.request
+        self.connection.record_handshake(request)
         try:
             key, subprotocol = self._check(request)
             self._respond(request, self._accept(request, key, subprotocol), reader.remaining)
@@ -112,7 +115,8 @@ class Opening(asyncio.Protocol):
             self._failed(exc)
 
     async def _negotiate_with_hooks(self, reader: RequestReader) -> None:
-        request = self.connection._request = reader.request
+        request = reader.request
+        self.connection.record_handshake(request)
         server = self.server
         try:
             response: Response | None = None
@@ -174,8 +178,8 @@ class Opening(asyncio.Protocol):
         server.connections_open.add(connection)
         assert self._session is not None  # made by _accept
         connection.begin(self.transport, self._session, server.handler)
-        if remaining:
-            connection.feed(remaining)
+        if remaining or self._early:
+            connection.feed(remaining + self._early)
         self.transport.resume_reading()
 
     # -- refusing ----------------------------------------------------------------------------------------------

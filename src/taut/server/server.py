@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import os
 import re
@@ -16,9 +15,9 @@ from typing import Any
 from .._version import __version__
 from ..drivers.contexts import contexts_of
 from ..drivers.transports import Accepting, listen
-from ..listener import Listener
-from ..options import check_deflate, check_number, check_sequence, connection_options
 from ..errors import InvalidMessage
+from ..listener import Listener
+from ..options import check_deflate, check_number, check_port, check_sequence, check_ssl, connection_options
 from ..protocol.headers import is_token
 from ..protocol.http1 import RequestReader
 from ..types import ConnectionOptions, DeflateOptions, Request, Response
@@ -68,6 +67,10 @@ class Server:
     def request_reader(self) -> RequestReader:
         return RequestReader(max_head=self.max_head, max_headers=self.max_headers)
 
+    def new_opening(self) -> Opening:
+        """The protocol for a connection that has just been accepted."""
+        return Opening(self)
+
     def new_connection(self) -> ServerConnection:
         return ServerConnection(self.loop, self.options, self.logger, self)
 
@@ -81,12 +84,21 @@ class Server:
         self._sockets = tuple(sockets)
         settings = self._settings
         for sock in sockets:
-            self._listening.append(
+            self.accept_from(
                 await listen(
-                    self.loop, lambda: Opening(self), sock, settings.ssl, settings.backlog, settings.open_timeout
+                    self.loop,
+                    self.new_opening,
+                    sock,
+                    settings.ssl,
+                    backlog=settings.backlog,
+                    tls_timeout=settings.open_timeout,
                 )
             )
             self.logger.info("server listening on %s", _printable(sock))
+
+    def accept_from(self, accepting: Accepting) -> None:
+        """Something accepts connections for this server; it is closed together with it."""
+        self._listening.append(accepting)
 
     @property
     def sockets(self) -> tuple[socket.socket, ...]:
@@ -137,7 +149,7 @@ class Server:
             await asyncio.gather(*(connection.close(code, reason) for connection in connections))
         else:
             await asyncio.gather(*(connection.wait_closed() for connection in connections))
-        tasks = [task for connection in connections if (task := connection._task) is not None]
+        tasks = [task for connection in connections if (task := connection.handler_task) is not None]
         if tasks:
             _, pending = await asyncio.wait(tasks, timeout=self.options.close_timeout)
             for task in pending:
@@ -148,7 +160,7 @@ class Server:
             self._closed.set_result(None)
 
 
-class serve:  # noqa: N801 - used like a function, as in the websockets package
+class serve:  # used like a function, as in the websockets package
     """Start a WebSocket server: ``async with serve(handler, host, port) as server``, or ``server = await serve(...)``.
 
     ``handler``: a coroutine function called with each connection, which is closed with 1000 when it returns and with
@@ -159,7 +171,8 @@ class serve:  # noqa: N801 - used like a function, as in the websockets package
 
     ``origins``: who may connect from a browser: None for the same origin only, else exact origins, compiled patterns,
     or "*" for any. Requests without Origin always pass. ``subprotocols``: in order of preference;
-    ``select_subprotocol(connection, offered)`` decides instead. ``compression``: "deflate", None, or ``DeflateOptions``.
+    ``select_subprotocol(connection, offered)`` decides instead. ``compression``: "deflate", None, or a
+    ``DeflateOptions``.
     ``process_request(connection, request)`` may answer with a ``Response`` instead of opening a connection;
     ``process_response(connection, request, response)`` may change the response; both may be coroutine functions.
     ``server_header``: the Server header, None for none. ``logger``: where to log, by default "taut.server".
@@ -199,8 +212,7 @@ class serve:  # noqa: N801 - used like a function, as in the websockets package
         self.handler = _check_handler(handler)
         self.host, self.port, self.sock, self.path = host, port, sock, path
         _check_address(host, port, sock, path)
-        if ssl is not None and not isinstance(ssl, ssl_module.SSLContext):
-            raise TypeError(f"ssl must be an ssl.SSLContext or None, not {ssl!r}")
+        check_ssl(ssl)
         self.ssl = ssl
         self.origins: Origins | None = check_sequence("origins", origins, (str, re.Pattern, type(None)))
         self.subprotocols: Sequence[str] = check_sequence("subprotocols", subprotocols, (str,)) or ()
@@ -287,7 +299,9 @@ def _check_handler(handler: Handler | type[Listener]) -> Handler | type[Listener
     if isinstance(handler, type):
         if issubclass(handler, Listener):
             return handler
-        raise TypeError(f"handler must be a coroutine function or a subclass of taut.Listener, not the class {handler!r}")
+        raise TypeError(
+            f"handler must be a coroutine function or a subclass of taut.Listener, not the class {handler!r}"
+        )
     if isinstance(handler, Listener):
         raise TypeError(f"handler must be the class {type(handler).__name__} itself: one instance is made a connection")
     if not callable(handler):
@@ -301,10 +315,7 @@ def _check_address(
     given = [name for name, value in [("host and port", host or port), ("sock", sock), ("path", path)] if value]
     if len(given) > 1:
         raise ValueError(f"only one of host and port, sock, path says where to listen, not {' and '.join(given)}")
-    if port is not None and (not isinstance(port, int) or isinstance(port, bool)):
-        raise TypeError(f"port must be an integer, not {port!r}")
-    if port is not None and not 0 <= port <= 65535:
-        raise ValueError(f"port must be 0 to 65535, not {port}")
+    check_port(port)
 
 
 def _bind_tcp(family: int, kind: int, proto: int, address: Any, reuse_port: bool) -> socket.socket:

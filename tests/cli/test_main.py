@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentTypeError
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import taut
+from taut.cli import arguments
+from taut.cli.running import authority
+from taut.cli.terminal import hex_summary, printable
+
+WITHOUT_UVLOOP = "import sys; sys.modules['uvloop'] = None; from taut.cli import main; sys.exit(main())"
+
+
+@pytest.mark.parametrize("module", ["taut", "taut.cli"])
+def test_version(run: Any, module: str) -> None:
+    assert run("--version", command=[sys.executable, "-m", module]) == (0, f"taut {taut.__version__}\n", "")
+
+
+def test_help_names_every_command(run: Any) -> None:
+    status, out, err = run("--help")
+    assert (status, err) == (0, "")
+    for command in ("serve", "connect", "demo"):
+        assert f"\n    {command} " in out
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ([], "the following arguments are required: COMMAND"),
+        (["fly"], "invalid choice: 'fly'"),
+        (["serve"], "taut serve: say what to serve: --echo is all there is today\n"),
+        (["serve", "--echo", "--port", "99999"], "argument --port: '99999' is not a port: 0 to 65535"),
+        (["serve", "--echo", "--port", "-1"], "argument --port: '-1' is not a port"),
+        (["serve", "--echo", "--max-size", "0"], "argument --max-size: '0' is not a number of bytes: 1 or more"),
+        (["serve", "--echo", "--max-size", "1e6"], "argument --max-size: '1e6' is not a number of bytes"),
+        (["demo", "--port", "http"], "argument --port: 'http' is not a port"),
+        (["connect"], "the following arguments are required: URI"),
+        (
+            ["connect", "ws://x/", "-H", "nonsense"],
+            "argument -H/--header: 'nonsense' is not a header: write 'Name: value'",
+        ),
+        (["connect", "ws://x/", "-H", "a b: c"], "'a b: c' is not a header"),
+        (["connect", "ws://x/", "-H", "a: b\nc: d"], "is not a header"),
+        (["connect", "ws://x/", "--ping-interval", "-1"], "'-1' is not a number of seconds: 0 or more"),
+        (["connect", "ws://x/", "--ping-interval", "nan"], "'nan' is not a number of seconds"),
+        (["connect", "ws://x/", "--subprotocol", "a b"], "taut connect: subprotocols must be HTTP tokens, not 'a b'\n"),
+        (["connect", "http://x/"], "taut connect: 'http://x/' is not a WebSocket URI: the scheme must be ws or wss"),
+        (["connect", "ws://x:99999/"], "'99999' is not a port"),
+        (["connect", "nonsense\n"], "is not a WebSocket URI"),
+    ],
+)
+def test_wrong_arguments(run: Any, line: list[str], expected: str) -> None:
+    status, out, err = run(*line)
+    assert (status, out) == (2, "")
+    assert expected in err
+    assert "Traceback" not in err
+
+
+def test_uvloop_is_needed_only_where_it_is_asked_for(run: Any, start: Any) -> None:
+    command = [sys.executable, "-c", WITHOUT_UVLOOP]
+    status, out, err = run("serve", "--echo", "--uvloop", command=command)
+    assert (status, out) == (1, "")
+    assert err == "taut serve: --uvloop needs the extra 'uvloop': pip install 'taut[uvloop]'\n"
+    assert start("serve", "--echo", "--port", "0", command=command).wait_for(r"\((\w+);")[1] == "asyncio"
+
+
+def test_uvloop_is_used_where_it_is_installed(start: Any) -> None:
+    assert start("serve", "--echo", "--port", "0").wait_for(r"\((\w+);")[1] == "uvloop"
+
+
+@pytest.mark.parametrize(
+    ("convert", "text", "value"),
+    [
+        (arguments.port, "0", 0),
+        (arguments.port, "65535", 65535),
+        (arguments.count, "1", 1),
+        (arguments.seconds, "0", 0.0),
+        (arguments.seconds, "1.5", 1.5),
+        (arguments.header, "X-A: b: c ", ("X-A", "b: c")),
+        (arguments.header, "X-A:", ("X-A", "")),
+        (arguments.header, "X-A:\t1", ("X-A", "1")),
+    ],
+)
+def test_option_values(convert: Callable[[str], object], text: str, value: object) -> None:
+    assert convert(text) == value
+
+
+@pytest.mark.parametrize(
+    ("convert", "text"),
+    [
+        (arguments.port, "65536"),
+        (arguments.port, "٣"),
+        (arguments.port, ""),
+        (arguments.count, "-5"),
+        (arguments.seconds, "inf"),
+        (arguments.seconds, "soon"),
+        (arguments.header, ": value"),
+        (arguments.header, "X: a\rb"),
+    ],
+)
+def test_option_values_that_are_refused(convert: Callable[[str], object], text: str) -> None:
+    with pytest.raises(ArgumentTypeError, match="is not"):
+        convert(text)
+
+
+def test_what_a_peer_sends_cannot_drive_the_terminal() -> None:
+    assert printable("tab\tline\n\x1b[31mred\x07\x9b é 字") == "tab\tline\n\\x1b[31mred\\x07\\x9b é 字"
+
+
+@pytest.mark.parametrize(
+    ("data", "summary"),
+    [
+        (b"", "0 bytes"),
+        (b"\x00", "1 byte: 00"),
+        (bytes(range(16)), "16 bytes: 00 01 02 03 04 05 06 07 08 09 0a 0b 0c 0d 0e 0f"),
+        (bytes(17), "17 bytes: 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 ..."),
+    ],
+)
+def test_hex_summary(data: bytes, summary: str) -> None:
+    assert hex_summary(data) == summary
+
+
+def test_an_ipv6_address_is_written_in_brackets() -> None:
+    assert authority("::1", 80) == "[::1]:80"
+    assert authority("127.0.0.1", 80) == "127.0.0.1:80"

@@ -1,0 +1,16 @@
+"""What all tests share: how many examples the property tests draw.
+
+``HYPOTHESIS_PROFILE`` names a profile: ``default``, or ``fuzz`` for a long search (``make fuzz``).
+"""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("default", max_examples=100, deadline=None)
+settings.register_profile(
+    "fuzz", max_examples=5000, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
