@@ -58,6 +58,7 @@ class Connection(StreamDriver, asyncio.BufferedProtocol):
         "_ended",
         "_fragment_lock",
         "_id",
+        "_patience",
         "_pong_futures",
         "_request",
         "_response",
@@ -80,6 +81,7 @@ class Connection(StreamDriver, asyncio.BufferedProtocol):
         self._drain_futures: list[asyncio.Future[None]] | None = None
         self._pong_futures: dict[bytes, asyncio.Future[float]] | None = None
         self._end_timer: asyncio.TimerHandle | None = None
+        self._patience: asyncio.TimerHandle | None = None
         self._fragment_lock: asyncio.Lock | None = None
         self._ended = False
 
@@ -376,9 +378,9 @@ class Connection(StreamDriver, asyncio.BufferedProtocol):
             return
         match session.phase_name:
             case "CLOSE_RECEIVED" | "FAILING":
-                if self._end_timer is None:
+                if self._patience is None:
                     patience = _GRACE if self.options.close_timeout is None else min(_GRACE, self.options.close_timeout)
-                    self._end_timer = self.loop.call_later(patience, self._end_patience)
+                    self._patience = self.loop.call_later(patience, self._end_patience)
             case "CLOSED":
                 self._end_stream(transport)
             case _:
@@ -386,7 +388,7 @@ class Connection(StreamDriver, asyncio.BufferedProtocol):
 
     def _end_patience(self) -> None:
         """The handler is busy elsewhere: answer the Close frame without waiting for it any longer."""
-        self._end_timer = None
+        self._patience = None
         self.session.drained()
         self.flush_output()
         self._ending()
@@ -397,30 +399,38 @@ class Connection(StreamDriver, asyncio.BufferedProtocol):
             return
         self._ended = True
         unwatch(self.loop, self, self.options)
-        failed = self.session.close_received is None
-        if failed:
+        if self.session.close_received is None:
             # Closing with unread input resets the connection, and the peer may lose the Close frame: let it read
             # first (RFC 6455, 7.1.1).
             self._end_within(_LINGER)
-            if transport.can_write_eof():
-                transport.write_eof()
-            self._keep_reading()
-        elif self.session.is_client:
-            self._end_within(self.options.close_timeout)
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
             self._keep_reading()
         else:
-            transport.close()
+            self._end_within(self.options.close_timeout)
+            self._keep_reading()  # with TLS, the end is an exchange in both directions
+            if not self.session.is_client:
+                self.transport.close()
 
     def _end_within(self, seconds: float | None) -> None:
+        """Drop the connection after that time at the latest; an earlier deadline stands."""
+        if seconds is None:
+            return
         if self._end_timer is not None:
+            if self._end_timer.when() <= self.loop.time() + seconds:
+                return
             self._end_timer.cancel()
-            self._end_timer = None
-        if seconds is not None:
-            self._end_timer = self.loop.call_later(seconds, self.abort)
+        self._end_timer = self.loop.call_later(seconds, self.abort)
+
+    def _forget_timers(self) -> None:
+        for timer in (self._end_timer, self._patience):
+            if timer is not None:
+                timer.cancel()
+        self._end_timer = self._patience = None
 
     def _lost(self, exc: BaseException | None) -> None:
         """The byte stream is gone: tell everyone who waits."""
-        self._end_within(None)
+        self._forget_timers()
         unwatch(self.loop, self, self.options)
         self.transport = None
         self._writable()

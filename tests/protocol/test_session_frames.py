@@ -188,8 +188,7 @@ def test_10_3_masking_keys_are_what_the_source_gives_and_are_never_used_twice() 
     assert len(set(keys)) == count
 
 
-def test_10_3_a_key_is_drawn_after_its_payload_is_known() -> None:
-    """The application cannot choose a payload by the key that it will be masked with."""
+def test_10_3_no_key_is_drawn_before_it_is_needed() -> None:
     drawn = []
 
     def source(size: int) -> bytes:

@@ -57,10 +57,12 @@ cdef class Waiter:
     cdef bint cancelled_
     cdef bint woken
 
-    cdef int wake(self) except -1
+    cdef bint enter(self) except -1
+    cdef int resume(self) except -1
     cdef int schedule(self) except -1
-    cdef bint can_run_now(self) except -1
+    cdef object task(self)
     cdef bint serves_current_task(self) except -1
+    cdef bint given_up(self) except -1
 
 cdef class Step:
     pass

@@ -2,7 +2,7 @@
 """Awaitables that cost next to nothing: the ones that do not suspend, and the one that resumes its task directly.
 
 ``Waiter`` is what a task waits on.  It speaks the protocol by which asyncio's tasks recognise a future
-(``_asyncio_future_blocking``), but when it is woken from the event loop it runs the task's wake-up at once, in the
+(``_asyncio_future_blocking``), but when it is resumed from the event loop it runs the task's wake-up at once, in the
 task's context, where a Future would go through ``call_soon`` and another turn of the loop.  When some task is running
 already, tasks cannot nest, and it falls back to ``call_soon``.  It serves one task, once.
 """
@@ -39,7 +39,7 @@ cdef object current_task(object loop):
 
 @cython.freelist(64)
 cdef class Waiter:
-    """A future-like object that resumes the one task which awaits it as soon as ``wake`` is called."""
+    """A future-like object that resumes the one task which awaits it inside the call that wakes it."""
 
     def __cinit__(self, loop):
         self.loop = loop
@@ -90,16 +90,21 @@ cdef class Waiter:
             self.owner, self.callback = callback, None
             self.loop.call_soon(callback, self, context=self.context)
 
-    cdef bint can_run_now(self) except -1:
-        """Whether ``wake`` would run the task right here rather than in a later turn of the loop."""
-        return self.callback is not None and self.context is not None and current_task(self.loop) is None
+    cdef bint enter(self) except -1:
+        """Enter the task's context, if the task can be resumed right here; then call ``resume``."""
+        if self.callback is None or self.context is None or current_task(self.loop) is not None:
+            return False
+        try:
+            PyContext_Enter(self.context)
+        except RuntimeError:
+            return False  # the caller runs in this very context
+        return True
 
-    cdef int wake(self) except -1:
-        """Resume the task here and now; only when ``can_run_now``."""
+    cdef int resume(self) except -1:
+        """Resume the task here and now; only after ``enter``."""
         cdef object callback = self.callback, context = self.context
         self.woken = True
         self.callback = None
-        PyContext_Enter(context)
         try:
             callback(self)
         finally:
@@ -112,10 +117,19 @@ cdef class Waiter:
         self._call_soon()
         return 0
 
+    cdef object task(self):
+        """The task that waits, or was resumed, here; None if that is not a task."""
+        return getattr(self.owner if self.callback is None else self.callback, "__self__", None)
+
     cdef bint serves_current_task(self) except -1:
         """Whether the task running now is the one that waits, or was resumed, here."""
-        task = getattr(self.owner if self.callback is None else self.callback, "__self__", None)
+        cdef object task = self.task()
         return task is not None and task is current_task(self.loop)
+
+    cdef bint given_up(self) except -1:
+        """Whether no task will take what it was resumed for: none ever waited, or it was cancelled meanwhile."""
+        cdef object task = self.task()
+        return self.cancelled_ or task is None or (hasattr(task, "cancelling") and task.cancelling() > 0)
 
 
 cdef class Step:

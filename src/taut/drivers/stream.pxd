@@ -35,6 +35,7 @@ cdef class StreamDriver(Receiver):
     cdef Recv next_awaitable
     cdef Waiter waiter
     cdef object on_message
+    cdef object write
     cdef bytes stash
     cdef size_t outbox_limit
     cdef int budget
@@ -52,6 +53,7 @@ cdef class StreamDriver(Receiver):
 
     cdef int _ingest(self, uint8_t *data, size_t size) except -1
     cdef int _after_read(self) except -1
+    cdef int _pause_reading(self) except -1
     cdef int _deliver(self) except -1
     cdef int _wake_reader(self) except -1
     cdef int _relieve(self) except -1

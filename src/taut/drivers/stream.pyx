@@ -182,6 +182,9 @@ cdef class StreamDriver(Receiver):
         self.session = session
         self.outbox_limit = session.options.outbox_limit
         self.sock = <SocketTransport>transport if isinstance(transport, SocketTransport) else None
+        if self.sock is None:
+            # aiofastnet's transports skip checks of type and thread here, which bytes from the loop's own thread pass.
+            self.write = getattr(transport, "write_nocheck", transport.write)
         self.on_message = on_message
         transport.set_protocol(self)
         transport.set_write_buffer_limits(session.options.write_limit)
@@ -242,6 +245,7 @@ cdef class StreamDriver(Receiver):
         finally:
             self._after_read()
             self.sock = None
+            self.write = None
 
     def pause_writing(self):
         self.write_paused = True
@@ -253,9 +257,32 @@ cdef class StreamDriver(Receiver):
         self.flush()
         self._writable()
 
+    def data_received(self, data):
+        """For a transport that has just changed protocols, and goes on as it began."""
+        self.feed(data)
+
+    cdef int _pause_reading(self) except -1:
+        self.read_paused = True
+        if self.sock is not None:
+            self.sock.pause_reading()
+        else:
+            # A TLS transport that is paused while it delivers keeps what it has decrypted, and resuming it does not
+            # bring that out.  So it may finish first; what it still delivers is stashed.
+            self.loop.call_soon(self._pause_transport)
+        return 0
+
+    def _pause_transport(self):
+        if self.read_paused and self.transport is not None:
+            self.transport.pause_reading()
+
     cdef int _ingest(self, uint8_t *data, size_t size) except -1:
-        cdef double now = monotonic() if self.session.pings is not None else 0.0
-        cdef size_t used = self.session.receive(data, size, now)
+        cdef double now
+        cdef size_t used
+        if self.stash is not None:
+            self.stash += PyBytes_FromStringAndSize(<char *>data, size)
+            return 0
+        now = monotonic() if self.session.pings is not None else 0.0
+        used = self.session.receive(data, size, now)
         if used < size:
             self.stash = PyBytes_FromStringAndSize(<char *>data + used, size - used)
         return 0
@@ -275,9 +302,8 @@ cdef class StreamDriver(Receiver):
         if session.phase != OPEN:
             self._ending()
         if not self.read_paused and (self.stash is not None or session.inbox.size >= session.read_limit):
-            if session.phase == OPEN:
-                self.read_paused = True
-                self.transport.pause_reading()
+            if session.phase <= CLOSE_SENT and not session.dropping:
+                self._pause_reading()
             if self.stash is not None and session.inbox.size < session.read_limit:
                 self._relieve()
         return 0
@@ -301,10 +327,10 @@ cdef class StreamDriver(Receiver):
         cdef Waiter waiter = self.waiter
         if waiter.cancelled_:
             return 0
-        if waiter.can_run_now():
+        if waiter.enter():
             self.recv_state = IDLE
             self.waiter = None
-            waiter.wake()
+            waiter.resume()
         else:
             self.recv_state = RESUMING
             waiter.schedule()
@@ -342,7 +368,7 @@ cdef class StreamDriver(Receiver):
         """Everything but a message that is there for the taking: see ``recv_step`` for what may be returned."""
         cdef Session session = self.session
         if self.recv_state == RESUMING:
-            if not self.waiter.serves_current_task():
+            if not self.waiter.serves_current_task() and not self.waiter.given_up():
                 raise ConcurrencyError("recv")
             self._forget_waiter()
         elif self.recv_state == WAITING:
@@ -382,12 +408,13 @@ cdef class StreamDriver(Receiver):
 
     def _forget_waiter(self):
         self.recv_state = IDLE
+        self.waiter.owner = None  # else a cancelled task holds itself, by way of its traceback
         self.waiter = None
 
     def _recv_abandoned(self):
         """An exception was thrown into a task at its ``recv``, or its coroutine was closed there."""
         if self.recv_state != IDLE and (
-            self.waiter.cancelled_ or self.waiter.serves_current_task() or current_task(self.loop) is None
+            self.waiter.given_up() or self.waiter.serves_current_task() or current_task(self.loop) is None
         ):
             self._forget_waiter()
 
@@ -421,10 +448,12 @@ cdef class StreamDriver(Receiver):
 
     def _keep_reading(self):
         """We are closing: read on, so that the peer's Close frame is seen, though nobody takes messages."""
+        if self.recv_state != WAITING and self.on_message is None:
+            self.session.drop_unread()
         if self.stash is not None:
             self._unstash()
             self._after_read()
-        if self.read_paused:
+        if self.read_paused and self.stash is None and self.transport is not None:
             self.read_paused = False
             self.transport.resume_reading()
 
@@ -518,7 +547,7 @@ cdef class StreamDriver(Receiver):
         self.flush()
         if self.sock is not None:
             return self.sock.send_bytes(<uint8_t *>PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame), frame)
-        self.transport.write(frame)
+        self.write(frame)
         return 0
 
     cdef int _after_send(self) except -1:
@@ -546,11 +575,13 @@ cdef class StreamDriver(Receiver):
         cdef Output *out = &self.session.output
         if out.length == 0:
             return 0
-        if self.sock is not None:
+        if self.transport is None:
+            pass  # the connection is lost, and with it what was to be sent
+        elif self.sock is not None:
             self.sock.send_bytes(out.data, out.length, None)
         else:
             data = PyBytes_FromStringAndSize(<char *>out.data, out.length)
-            self.transport.write(data)
+            self.write(data)
         output_release(out)
         return 0
 

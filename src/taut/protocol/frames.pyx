@@ -175,6 +175,7 @@ cdef class Assembly:
         if self.exact:
             self._leave_target()
         if not taut_utf8_feed(&self.utf8, self.data + start, size):
+            self.length = start  # what came before is good, and may be wanted by a streaming reader
             raise ProtocolError("invalid UTF-8 in a text message", 1007)
         return 0
 

@@ -53,6 +53,7 @@ cdef class Session:
     cdef bint streaming
     cdef bint has_fragments
     cdef bint discarding
+    cdef bint dropping
     cdef bint alive
     cdef bint wants_control
     cdef bint output_blocked
@@ -110,6 +111,7 @@ cdef class Session:
     cdef int _begin_frame(self, taut_head *head) except -1
     cdef int _begin_data_frame(self, taut_head *head, uint8_t opcode) except -1
     cdef int _push_part(self, bint final) except -1
+    cdef int _push_rest(self) except -1
     cdef int _tell(self, int opcode, bytes payload, double round_trip) except -1
     cdef int _payload(self, uint8_t *data, size_t size) except -1
     cdef int _control_payload(self, uint8_t *data, size_t size, double now) except -1
@@ -118,6 +120,7 @@ cdef class Session:
     cdef int _inflate(self, uint8_t *data, size_t size, bint final) except -1
     cdef int _control(self, uint8_t opcode, bytes payload, double now) except -1
     cdef int _pong(self, bytes payload, double now) except -1
+    cdef bytes _ping_payload(self)
     cdef int _close_frame(self, bytes payload) except -1
     cdef int _fail(self, object exc) except -1
     cdef int _move(self, int event) except -1

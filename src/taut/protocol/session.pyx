@@ -58,6 +58,8 @@ cdef enum:
     MAX_CONTROL = 125
     # Below this, a frame cut by the end of a read is gathered in the shared buffer like any other.
     DIRECT_READ = 1 << 14
+    # What a message counts for beside its bytes, so that a flood of empty ones reaches the read limit too.
+    MESSAGE_OVERHEAD = 16
 
 cdef uint64_t NO_LIMIT = <uint64_t>-1
 
@@ -106,9 +108,9 @@ cpdef bint valid_close_code(int code):
 cdef size_t message_weight(object message) noexcept:
     """The memory a message holds, as counted against the read limit."""
     if PyUnicode_CheckExact(message):
-        return PyUnicode_GET_LENGTH(message) * PyUnicode_KIND(message)
+        return PyUnicode_GET_LENGTH(message) * PyUnicode_KIND(message) + MESSAGE_OVERHEAD
     if PyBytes_CheckExact(message):
-        return PyBytes_GET_SIZE(message)
+        return PyBytes_GET_SIZE(message) + MESSAGE_OVERHEAD
     return message_weight((<Fragment>message).data)
 
 
@@ -150,7 +152,7 @@ cdef class Session:
         Fewer than ``size`` are used only when the inbox holds ``read_limit`` bytes: offer the rest again once
         messages have been taken.  After a Close frame or a violation everything is used, and ignored.
         """
-        if not self.strict_pongs:
+        if size and not self.strict_pongs:
             self.alive = True
         self.bytes_received += size
         try:
@@ -169,7 +171,7 @@ cdef class Session:
             if self.phase > CLOSE_SENT:
                 break
             if not self.in_frame:
-                if self.inbox.size >= self.read_limit and self.phase == OPEN:
+                if self.inbox.size >= self.read_limit and not self.dropping:
                     self.bytes_received -= size - used
                     return used
                 used += self._read_head(data + used, size - used)
@@ -183,8 +185,7 @@ cdef class Session:
             else:
                 self._payload(data + used, step)
             used += step
-        if self.streaming and self.assembly is not None and self.assembly.length:
-            self._push_part(False)
+        self._push_rest()
         return size
 
     cdef size_t _read_head(self, const uint8_t *data, size_t size) except? -1:
@@ -346,6 +347,12 @@ cdef class Session:
             self._push(Fragment(data, final), message_weight(data))
         return 0
 
+    cdef int _push_rest(self) except -1:
+        """Let a streaming reader have what it can, before it waits or learns of the end."""
+        if self.streaming and self.assembly is not None and self.assembly.length:
+            self._push_part(False)
+        return 0
+
     cdef int _inflate(self, uint8_t *data, size_t size, bint final) except -1:
         cdef object limit = None if self.max_size == NO_LIMIT else self.max_size - self.message_size
         cdef bytes part
@@ -371,7 +378,7 @@ cdef class Session:
     cdef int received_direct(self, size_t size) except -1:
         """``size`` bytes were read to ``direct_target``."""
         cdef size_t offset = <size_t>((self.frame_size - self.frame_left) & 3)
-        if not self.strict_pongs:
+        if size and not self.strict_pongs:
             self.alive = True
         self.bytes_received += size
         try:
@@ -381,6 +388,8 @@ cdef class Session:
                 self._end_of_frame()
         except ProtocolError as exc:
             self._fail(exc)
+        except MemoryError:
+            self._fail(ProtocolError("no memory for a message of this size", 1009))
         return 0
 
     # -- the inbox ---------------------------------------------------------------------------------------------
@@ -389,7 +398,7 @@ cdef class Session:
         cdef Inbox *inbox = &self.inbox
         cdef PyObject **slots
         cdef size_t i, capacity
-        if self.phase == CLOSE_SENT and inbox.size >= self.read_limit:
+        if self.dropping and inbox.size >= self.read_limit:
             return 0  # we are leaving, and nobody reads: only the peer's Close frame still matters
         if inbox.count == inbox.capacity:
             capacity = inbox.capacity * 2 if inbox.capacity > INBOX_INLINE else 16
@@ -451,14 +460,17 @@ cdef class Session:
     @property
     def unread(self):
         """The bytes of messages that were received and not yet taken."""
-        return self.inbox.size
+        return self.inbox.size - self.inbox.count * MESSAGE_OVERHEAD
 
     def stream(self):
         """Deliver the message that is arriving, or the next one, in parts (``Fragment``) as they come."""
         if self.inbox.count == 0 and not self.streaming:
             self.streaming = True
-            if self.assembly is not None and self.assembly.length:
-                self._push_part(False)
+            self._push_rest()
+
+    def drop_unread(self):
+        """Nobody will take messages any more: keep no more than ``read_limit`` bytes of what still arrives."""
+        self.dropping = True
 
     def unstream(self, bint taken):
         """Stop streaming: forget the rest of the message if a part of it was ``taken``, else deliver it whole."""
@@ -596,10 +608,16 @@ cdef class Session:
 
     # -- liveness ----------------------------------------------------------------------------------------------
 
-    def next_ping_payload(self):
-        """Four bytes that tell this keepalive Ping from the ones before."""
-        self.ping_count += 1
+    cdef bytes _ping_payload(self):
+        """Eight bytes that tell this keepalive Ping from the ones before."""
         return b"taut" + self.ping_count.to_bytes(4, "big")
+
+    def next_ping_payload(self):
+        """The payload of the next keepalive Ping, unlike any that waits for its Pong."""
+        self.ping_count += 1
+        while self.pings is not None and self._ping_payload() in self.pings:
+            self.ping_count += 1
+        return self._ping_payload()
 
     def tick(self, double now, double slack=0.0, bint paused=False, double stalled=0.0):
         """Keep the connection alive, or give it up: call it about every ``slack`` seconds.
@@ -621,6 +639,9 @@ cdef class Session:
             self.fail(ProtocolError(f"no sign of life for {now - self.last_seen:.3g} s after a ping", 1011))
         elif self.ping_sent < 0 and now - self.last_seen >= interval - slack:
             self.ping_sent = now
+            if self.pings is not None and self.ping_count:
+                # The last one was answered by other signs of life: what is never ponged must not pile up.
+                self.pings.pop(self._ping_payload(), None)
             self.ping(self.next_ping_payload(), now)
 
     def next_deadline(self):
@@ -652,6 +673,7 @@ cdef class Session:
                 reason = payload[2:].decode()
             except UnicodeDecodeError:
                 raise ProtocolError("invalid UTF-8 in a close reason", 1007) from None
+        self._push_rest()
         self.close_received = (code, reason)
         if self.initiator is None:
             self.initiator = Initiator.REMOTE
@@ -662,9 +684,10 @@ cdef class Session:
 
     cdef int _fail(self, object exc) except -1:
         """_Fail the WebSocket Connection_ (RFC 6455, 7.1.7), once what came before has been taken."""
+        self._push_rest()
         self.assembly = None
         self.in_frame = self.in_message = False
-        if self.failure is None:
+        if self.failure is None and self.phase <= CLOSE_SENT:
             self.failure = self.cause = exc
             if self.initiator is None:
                 self.initiator = Initiator.LOCAL
@@ -793,7 +816,10 @@ cdef class Session:
         cdef uint8_t head = FIN if final else 0
         self.check_sendable()
         if first:
-            self.fragments_compressed = self.deflate is not None and compress is not False
+            # The first fragment stands for the whole: a stream of tiny ones would only grow.
+            self.fragments_compressed = self.deflate is not None and compress is not False and (
+                compress is True or len(body) >= self.deflate.threshold
+            )
             head |= OP_TEXT if text else OP_BINARY
             if self.fragments_compressed:
                 head |= RSV1
