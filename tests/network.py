@@ -174,9 +174,7 @@ class Driver:
         finally:
             server.close()
             for peer in raw.accepted:
-                if peer.transport is not None:
-                    peer.transport.abort()
-                    await peer.lost()
+                await peer.drop()
             await server.wait_closed()
 
 

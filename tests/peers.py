@@ -149,6 +149,12 @@ class Peer(asyncio.Protocol):
         """Wait until the connection is gone for good."""
         await self._lost.wait()
 
+    async def drop(self) -> None:
+        """End the connection at once, if there is one."""
+        if self.transport is not None and not self._lost.is_set():
+            self.transport.abort()
+            await self.lost()
+
     # -- handshakes --------------------------------------------------------------------------------------------
 
     async def request(self, path: str = "/", headers: Iterable[tuple[str, str]] = ()) -> str:
@@ -227,6 +233,4 @@ async def gone_after(peer: Peer) -> AsyncIterator[Peer]:
     try:
         yield peer
     finally:
-        if peer.transport is not None:
-            peer.transport.abort()
-            await peer.lost()
+        await peer.drop()

@@ -10,7 +10,7 @@ from ._version import __version__
 from .client.connect import connect, unix_connect
 from .client.opening import ClientConnection
 from .connection import Connection, Stats
-from .drivers.stream import broadcast
+from .drivers.broadcast import broadcast
 from .errors import (
     ConcurrencyError,
     ConnectionClosed,
@@ -31,7 +31,7 @@ from .errors import (
     WebSocketException,
 )
 from .listener import Listener
-from .protocol.headers import basic_auth
+from .protocol.headers import basic_authorization
 from .server.connection import ServerConnection
 from .server.server import Server, serve, unix_serve
 from .types import (
@@ -86,7 +86,7 @@ __all__ = [
     "Stats",
     "WebSocketException",
     "__version__",
-    "basic_auth",
+    "basic_authorization",
     "broadcast",
     "connect",
     "serve",

@@ -333,7 +333,8 @@ class Connection(StreamDriver, asyncio.BufferedProtocol):
         """The sweep of ``drivers.keepalive`` passes by."""
         self.session.tick(now, slack, self.read_paused, stalled)
         self.flush_output()
-        self._ending()
+        if self.session.phase_name == "CLOSED":
+            self.abort()  # given up; there is no point in waiting for a peer that does not answer
 
     # -- closing -----------------------------------------------------------------------------------------------
 
@@ -370,6 +371,8 @@ class Connection(StreamDriver, asyncio.BufferedProtocol):
     def abort(self) -> None:
         """Drop the connection without a closing handshake; the peer sees 1006."""
         if self.transport is not None:
+            if self.session is not None:
+                self.session.give_up()
             self.transport.abort()
 
     def _ending(self) -> None:

@@ -516,7 +516,7 @@ def test_uncancel(flavour: str, again: str, arrival: Arrival) -> None:
 def test_cancelled_while_it_lets_the_loop_turn(flavour: str) -> None:
     async def scenario() -> None:
         fed = Handfed()
-        fed.arrive(*(str(number) for number in range(BUDGET + 10)))
+        fed.arrive(*(str(number) for number in range(BUDGET * 3)))
         received: list[Any] = []
 
         async def handler() -> None:
@@ -525,12 +525,13 @@ def test_cancelled_while_it_lets_the_loop_turn(flavour: str) -> None:
 
         task = asyncio.create_task(handler())
         await turns()
-        assert len(received) == BUDGET
+        assert len(received) in (BUDGET, BUDGET * 2)  # an eager task has begun before the turn
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        received += [await fed.ws.recv() for _ in range(10)]
-        assert received == [str(number) for number in range(BUDGET + 10)]
+        while len(received) < BUDGET * 3:
+            received.append(await fed.ws.recv())
+        assert received == [str(number) for number in range(BUDGET * 3)]
 
         sent = 0
 
@@ -553,34 +554,23 @@ def test_cancelled_while_it_lets_the_loop_turn(flavour: str) -> None:
 
 @pytest.mark.parametrize("end", ["in a task", "in a callback", "cancelled"])
 def test_nothing_keeps_a_finished_task_alive(flavour: str, end: str) -> None:
-    """At least nothing more than if it had waited for a future: cancelled tasks written in Python hold themselves."""
-
     async def scenario() -> None:
-        fed, future = Handfed(), asyncio.get_running_loop().create_future()
-
-        async def handler(source: Callable[[], Any]) -> Any:
-            return await source()
-
-        async def outlives(source: Callable[[], Any], finish: Callable[[], None]) -> bool:
-            task = await waiting(handler(source))
+        fed = Handfed()
+        gc.collect()
+        gc.disable()
+        try:
+            task = await waiting(_recv(fed))
             if end == "cancelled":
                 task.cancel()
             elif end == "in a task":
-                finish()
+                fed.arrive("one")
             else:
-                fed.loop.call_soon(finish)
+                fed.arrive_soon("one")
             await turns(3)
             assert task.done()
             reference = weakref.ref(task)
             del task
-            return reference() is not None
-
-        gc.collect()
-        gc.disable()
-        try:
-            expected = await outlives(lambda: future, lambda: future.set_result(None))
-            assert await outlives(fed.ws.recv, lambda: fed.arrive("one")) is expected
-            assert expected is (end == "cancelled" and "python tasks" in flavour)
+            assert reference() is None
         finally:
             gc.enable()
 

@@ -141,5 +141,7 @@ def mutations(draw: st.DrawFn, data: bytes) -> bytes:
         elif kind == "cut":
             del changed[place:]
         elif place < len(changed):
-            changed[place] = changed[place] ^ 1 << draw(st.integers(0, 7)) if kind == "flip" else draw(st.integers(0, 255))
+            changed[place] = (
+                changed[place] ^ 1 << draw(st.integers(0, 7)) if kind == "flip" else draw(st.integers(0, 255))
+            )
     return bytes(changed)

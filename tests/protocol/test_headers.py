@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from taut.errors import InvalidHeader
 from taut.protocol.headers import (
-    basic_auth,
+    basic_authorization,
     build_extensions,
     build_subprotocols,
     is_token,
@@ -209,11 +209,11 @@ def test_build_subprotocols_of_a_string() -> None:
         ("", "", "Basic Og=="),
     ],
 )
-def test_basic_auth(username: str, password: str, expected: str) -> None:
-    assert basic_auth(username, password) == expected
+def test_basic_authorization(username: str, password: str, expected: str) -> None:
+    assert basic_authorization(username, password) == expected
 
 
 @pytest.mark.parametrize(("username", "password"), [("a:b", "c"), ("a\n", "c"), ("a", "c\x00"), ("a", "\x7f")])
-def test_basic_auth_refused(username: str, password: str) -> None:
+def test_basic_authorization_refused(username: str, password: str) -> None:
     with pytest.raises(ValueError, match="username"):
-        basic_auth(username, password)
+        basic_authorization(username, password)

@@ -1,4 +1,4 @@
-"""The closing handshake: RFC 6455, 5.5.1, 7.1 and 7.4, and what ``close_info`` says of every way to end."""
+"""The closing handshake and its codes: RFC 6455, 5.5.1, 7.1 and 7.4."""
 
 from __future__ import annotations
 
@@ -27,7 +27,28 @@ from taut.protocol.session import Session, cut_reason, valid_close_code
 from taut.types import CloseInfo, Initiator
 
 SENDABLE = {*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)}
-EDGES = [0, 1, 999, 1000, 1003, 1004, 1005, 1006, 1007, 1011, 1014, 1015, 1016, 1100, 2000, 2999, 3000, 4999, 5000, 65535]
+EDGES = [
+    0,
+    1,
+    999,
+    1000,
+    1003,
+    1004,
+    1005,
+    1006,
+    1007,
+    1011,
+    1014,
+    1015,
+    1016,
+    1100,
+    2000,
+    2999,
+    3000,
+    4999,
+    5000,
+    65535,
+]
 
 
 def info(session: Session) -> CloseInfo:
@@ -268,102 +289,6 @@ def test_once_nobody_reads_messages_over_the_read_limit_are_dropped(client: bool
     assert session.phase_name == "CLOSED"
     assert [len(each) for each in taken(session)] == [80, 81]
     assert info(session).clean
-
-
-# ---- 7.1.7: fail the connection ----
-
-
-@both_roles
-def test_7_1_7_nothing_is_processed_after_a_failure(client: bool) -> None:
-    session = new_session(client)
-    used = feed(session, (CONT, b""), (TEXT, b"late"), (PING, b"late"), (CLOSE, close_payload(1000)))
-    assert used == session.bytes_received
-    feed(session, (CLOSE, close_payload(1000)))
-    assert taken(session) == []
-    failed_with(session, 1002)
-    assert (session.close_received, info(session).clean) == (None, False)
-
-
-@both_roles
-def test_7_1_7_a_violation_after_our_close_frame_sends_no_second_one(client: bool) -> None:
-    session = new_session(client)
-    session.close(1000)
-    session.take_output()
-    feed(session, (CONT, b""))
-    assert (session.phase_name, answers(session)) == ("CLOSED", [])
-    assert (info(session).initiator, info(session).code, info(session).clean) == (Initiator.LOCAL, 1002, False)
-    assert isinstance(info(session).cause, ProtocolError)
-
-
-def test_fail_ends_the_connection_with_messages_unread() -> None:
-    session = new_session()
-    feed(session, (TEXT, b"unread"))
-    exc = ProtocolError("too slow", 1008)
-    session.fail(exc)
-    assert failed_with(session, 1008) == "too slow"
-    assert info(session) == CloseInfo(Initiator.LOCAL, 1008, "too slow", clean=False, cause=exc)
-    assert session.cause is exc
-    assert taken(session) == ["unread"]
-
-
-def test_the_first_failure_is_the_one_that_counts() -> None:
-    session = new_session()
-    feed(session, (TEXT, b"unread"), (CONT, b""))
-    session.fail(ProtocolError("another", 1008))
-    failed_with(session, 1002)
-
-
-# ---- the end of the byte stream ----
-
-
-@both_roles
-def test_7_1_5_without_a_close_frame_the_code_is_1006(client: bool) -> None:
-    session = new_session(client)
-    session.receive_eof()
-    assert session.phase_name == "CLOSED"
-    assert info(session) == CloseInfo(Initiator.NETWORK, 1006, "", clean=False)
-    assert answers(session) == []
-
-
-def test_the_cause_of_a_lost_connection_is_kept() -> None:
-    session = new_session()
-    cause = ConnectionResetError("gone")
-    session.receive_eof(cause)
-    session.receive_eof(OSError("again"))
-    assert info(session) == CloseInfo(Initiator.NETWORK, 1006, "", clean=False, cause=cause)
-
-
-def test_the_end_of_bytes_before_the_peer_has_closed() -> None:
-    session = new_session()
-    session.close(1001, "ours")
-    session.receive_eof()
-    assert info(session) == CloseInfo(Initiator.LOCAL, 1006, "", clean=False)
-
-
-def test_the_end_of_bytes_before_our_answer_to_a_close_frame() -> None:
-    session = new_session()
-    feed(session, (TEXT, b"unread"), (CLOSE, close_payload(1001, "theirs")))
-    session.receive_eof()
-    assert info(session) == CloseInfo(Initiator.REMOTE, 1001, "theirs", clean=False)
-    session.drained()
-    assert (answers(session), taken(session)) == ([], ["unread"])
-
-
-def test_the_end_of_bytes_before_our_close_frame_for_a_violation() -> None:
-    session = new_session()
-    feed(session, (TEXT, b"unread"), (CONT, b""))
-    session.receive_eof(OSError("gone"))
-    assert (info(session).initiator, info(session).code, info(session).clean) == (Initiator.LOCAL, 1002, False)
-    assert isinstance(info(session).cause, ProtocolError)
-    assert answers(session) == []
-
-
-def test_the_end_of_bytes_after_a_clean_close_changes_nothing() -> None:
-    session = new_session()
-    feed(session, (CLOSE, close_payload(1000)))
-    before = info(session)
-    session.receive_eof(OSError("gone"))
-    assert info(session) == before
 
 
 # ---- reasons (5.5: at most 123 bytes) ----

@@ -65,7 +65,13 @@ def test_text_overrides_the_type(client: bool) -> None:
     session.send("ä", text=False)
     session.send("c", text=True)
     session.send(b"d", text=False)
-    assert answers(session) == [(TEXT, "ä".encode()), (TEXT, b"b"), (BINARY, "ä".encode()), (TEXT, b"c"), (BINARY, b"d")]
+    assert answers(session) == [
+        (TEXT, "ä".encode()),
+        (TEXT, b"b"),
+        (BINARY, "ä".encode()),
+        (TEXT, b"c"),
+        (BINARY, b"d"),
+    ]
 
 
 def test_subclasses_of_str_and_bytes() -> None:

@@ -7,6 +7,7 @@ what was offered, the connection takes over the transport; ``done`` tells the ou
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import cast
 
@@ -105,7 +106,7 @@ class Opening(asyncio.Protocol):
         if parameters is not None and self._deflate is not None:
             codec = deflate.Deflate(parameters, self._deflate, server=False, pool=self._contexts)
         connection.record_handshake(self._request, response)
-        session = Session(connection.options, client=True, masks=self._masks, deflate=codec)
+        session = Session(connection.options, client=True, masks=self._masks, deflate=codec, now=time.monotonic())
         assert self.transport is not None  # set before any data can arrive
         connection.open(self.transport, session)
         self.done.set_result(None)

@@ -8,13 +8,13 @@ cdef extern from *:
 
     /* A coroutine that awaits an object asks its am_send slot (CPython 3.10 and 3.11) or its tp_iternext slot (3.12 and
        later) for the next step.  Filling both directly spares the method call and the StopIteration object. */
-    static void taut_install_slots(PyObject *type, taut_send_slot step, taut_next_slot next) {
+    static inline void taut_install_slots(PyObject *type, taut_send_slot step, taut_next_slot next) {
         ((PyTypeObject *)type)->tp_as_async->am_send = step;
         ((PyTypeObject *)type)->tp_iternext = next;
         PyType_Modified((PyTypeObject *)type);
     }
 
-    static PyObject *taut_next_from_step(taut_send_slot step, PyObject *self) {
+    static inline PyObject *taut_next_from_step(taut_send_slot step, PyObject *self) {
         PyObject *result = NULL;
         switch (step(self, Py_None, &result)) {
         case PYGEN_NEXT:

@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, Literal, Self, overload
 
@@ -84,11 +84,3 @@ class StreamDriver(Receiver):
     def _handler_failed(self, exc: Exception) -> None: ...
     def _ending(self) -> None: ...
     def _lost(self, exc: Exception | None) -> None: ...
-
-def broadcast(
-    connections: Iterable[StreamDriver],
-    message: str | BytesLike,
-    *,
-    text: bool | None = None,
-    raise_exceptions: bool = False,
-) -> None: ...

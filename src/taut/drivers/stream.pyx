@@ -1,4 +1,4 @@
-# cython: language_level=3
+# cython: language_level=3, nonecheck=True
 """What runs for every message on asyncio: from the transport's bytes to the handler, and back.
 
 In: all connections of a loop read into one shared buffer.  The session turns what arrived into messages; only then is
@@ -378,6 +378,8 @@ cdef class StreamDriver(Receiver):
         if (session.streaming or session.has_fragments) and not self.taking_parts:
             session.unstream(self.part_taken)
             self.part_taken = False
+            if self.read_paused:
+                self._relieve()  # what was given up had filled the inbox
         if session.inbox.count:
             if self.budget <= 0:
                 self.budget = BUDGET
@@ -414,7 +416,10 @@ cdef class StreamDriver(Receiver):
     def _recv_abandoned(self):
         """An exception was thrown into a task at its ``recv``, or its coroutine was closed there."""
         if self.recv_state != IDLE and (
-            self.waiter.given_up() or self.waiter.serves_current_task() or current_task(self.loop) is None
+            self.waiter.cancelled_
+            or self.waiter.task() is None
+            or self.waiter.serves_current_task()
+            or current_task(self.loop) is None
         ):
             self._forget_waiter()
 
@@ -435,6 +440,8 @@ cdef class StreamDriver(Receiver):
         if self.stash is not None:
             self._unstash()
             self._after_read()
+        if self.transport is None:
+            return
         if self.read_paused and self.stash is None and session.inbox.size < session.read_limit:
             self.read_paused = False
             self.transport.resume_reading()
@@ -623,56 +630,3 @@ cdef class StreamDriver(Receiver):
 
     def _lost(self, exc):
         raise NotImplementedError
-
-
-def broadcast(connections, message, *, text=None, bint raise_exceptions=False):
-    """Send one message to many connections without waiting for any of them.
-
-    Connections that are closing are passed over. One that is in the middle of a fragmented message misses this one,
-    and one whose unsent bytes pass its ``outbox_limit`` is failed with 1008; with ``raise_exceptions`` such losses are
-    raised in one ExceptionGroup after all others were served. Raises TypeError when the message is neither str nor
-    bytes-like.
-    """
-    cdef StreamDriver driver
-    cdef Session session
-    cdef Output out
-    cdef bytes payload
-    cdef bytes frame
-    cdef list problems = []
-    cdef uint8_t opcode
-    if not isinstance(message, (str, bytes, bytearray, memoryview)):
-        raise TypeError(f"a message must be str or bytes-like, not {type(message).__name__}")
-    payload = message.encode() if isinstance(message, str) else bytes(message)
-    opcode = OP_TEXT if (isinstance(message, str) and text is not False) or text else OP_BINARY
-    out.data = NULL
-    out.length = out.capacity = 0
-    try:
-        output_frame(
-            &out, FIN | opcode, <const uint8_t *>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), False, 0
-        )
-        frame = PyBytes_FromStringAndSize(<char *>out.data, out.length)
-    finally:
-        output_release(&out)
-    for connection in connections:
-        driver = connection
-        session = driver.session
-        if session.phase == CLOSE_SENT or session.phase == CLOSED:
-            continue
-        try:
-            if driver.fragmenting:
-                raise ConcurrencyError("send")
-            if driver.write_paused:
-                driver._check_outbox()
-                if session.phase == CLOSED:
-                    raise closed_error(session.close_info)
-            if session.is_client or session.deflate is not None:
-                session.send_message(message, text, None)
-                driver._after_send()
-            else:
-                session.messages_sent += 1
-                session.bytes_sent += PyBytes_GET_SIZE(payload)
-                driver._send_frame_bytes(frame)
-        except Exception as exc:
-            problems.append(exc)
-    if problems and raise_exceptions:
-        raise ExceptionGroup("broadcast did not reach every connection", problems)

@@ -97,10 +97,13 @@ cdef class MaskPool:
 
     cdef int next(self, uint32_t *key) except -1:
         if self.used + 4 > <size_t>PyBytes_GET_SIZE(self.pool):
-            self.pool = self.source(MASK_POOL)
-            self.used = 0
-            if PyBytes_GET_SIZE(self.pool) < 4:
+            fresh = self.source(MASK_POOL)
+            if type(fresh) is not bytes:
+                raise TypeError(f"the source of masking keys must return bytes, not {type(fresh).__name__}")
+            if len(fresh) < 4:
                 raise ValueError("the source of masking keys returned less than 4 bytes")
+            self.pool = fresh
+            self.used = 0
         memcpy(key, PyBytes_AS_STRING(self.pool) + self.used, 4)
         self.used += 4
         return 0

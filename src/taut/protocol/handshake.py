@@ -26,7 +26,7 @@ from taut.errors import (
     NegotiationError,
     OpenTimeout,
 )
-from taut.protocol.headers import basic_auth, build_subprotocols, parse_subprotocols, parse_token_list
+from taut.protocol.headers import basic_authorization, build_subprotocols, parse_subprotocols, parse_token_list
 from taut.protocol.uri import WebSocketURI
 from taut.types import Headers, HeadersLike, Request, Response
 
@@ -289,7 +289,7 @@ def build_request(
     if origin is not None and "Origin" not in additional:
         request.add("Origin", origin)
     if uri.username is not None and "Authorization" not in additional:
-        request.add("Authorization", basic_auth(uri.username, uri.password or ""))
+        request.add("Authorization", basic_authorization(uri.username, uri.password or ""))
     if user_agent is not None and "User-Agent" not in additional:
         request.add("User-Agent", user_agent)
     for name, value in additional.raw_items():

@@ -16,7 +16,7 @@ from taut.errors import InvalidHeader
 __all__ = [
     "Extension",
     "ExtensionParameter",
-    "basic_auth",
+    "basic_authorization",
     "build_extensions",
     "build_subprotocols",
     "is_token",
@@ -141,7 +141,7 @@ def build_subprotocols(subprotocols: Sequence[str]) -> str:
     return ", ".join(subprotocols)
 
 
-def basic_auth(username: str, password: str) -> str:
+def basic_authorization(username: str, password: str) -> str:
     """Write the value of an Authorization header for the Basic scheme, in UTF-8 (RFC 7617).
 
     Raises ``ValueError`` when the user name holds a colon, or either a control character.

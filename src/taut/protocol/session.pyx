@@ -512,6 +512,11 @@ cdef class Session:
                 self.initiator = Initiator.NETWORK
             self._move(LOSES)
 
+    def give_up(self):
+        """This side is about to drop the byte stream without a Close frame."""
+        if self.initiator is None:
+            self.initiator = Initiator.LOCAL
+
     # -- control frames ----------------------------------------------------------------------------------------
 
     cdef int _control_payload(self, uint8_t *data, size_t size, double now) except -1:

@@ -66,20 +66,25 @@ class ServerConnection(Connection):
         """The handshake is done: open the connection and hand it over."""
         if self._request is not None:
             self._head, self._request = encode_request(self._request), None
-        if isinstance(handler, type):
-            listener: Listener = handler()
-            self._listener = listener
-            kind = type(listener)
-            session.observe_control(kind.on_ping is not Listener.on_ping or kind.on_pong is not Listener.on_pong)
-            self.open(transport, session, listener.on_message)
-            try:
-                listener.on_open(self)
-            except Exception as exc:
-                self._handler_failed(exc)
-        else:
+        try:
+            if isinstance(handler, type):
+                self._begin_listener(transport, session, handler)
+            else:
+                self.open(transport, session)
+                self._task = self.loop.create_task(handler(self))
+                self._task.add_done_callback(self._handler_done)
+        except Exception as exc:
+            self._handler_failed(exc)
+
+    def _begin_listener(self, transport: asyncio.Transport, session: Session, kind: type[Listener]) -> None:
+        try:
+            listener = self._listener = kind()
+        except Exception:
             self.open(transport, session)
-            self._task = self.loop.create_task(handler(self))
-            self._task.add_done_callback(self._handler_done)
+            raise
+        session.observe_control(kind.on_ping is not Listener.on_ping or kind.on_pong is not Listener.on_pong)
+        self.open(transport, session, listener.on_message)
+        listener.on_open(self)
 
     def _handler_done(self, task: asyncio.Task[Any]) -> None:
         self._task = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import time
 from typing import TYPE_CHECKING, cast
 
 from ..errors import InvalidHandshake, InvalidMessage, OpenTimeout
@@ -38,7 +39,7 @@ _LINGER = 1.0
 class Opening(asyncio.Protocol):
     """A connection that is not open yet."""
 
-    __slots__ = ("_deadline", "_early", "_reader", "_session", "_task", "connection", "server", "transport")
+    __slots__ = ("_answered", "_deadline", "_early", "_reader", "_session", "_task", "connection", "server", "transport")
 
     transport: asyncio.Transport
 
@@ -47,6 +48,7 @@ class Opening(asyncio.Protocol):
         self._reader: RequestReader | None = server.request_reader()
         self._task: asyncio.Task[None] | None = None
         self._early = b""
+        self._answered = False
         self._session: Session | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self.connection = server.new_connection()
@@ -63,7 +65,7 @@ class Opening(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         reader = self._reader
         if reader is None:
-            if self._task is not None:
+            if not self._answered:
                 self._early += data  # a transport may still deliver what it had read before it was paused
             return
         try:
@@ -83,22 +85,26 @@ class Opening(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._done()
+        self._answered = True
+        self._forget_deadline()
+        self._cancel_hook()
         self.connection.transport = None
-        if self._task is not None:
-            self._task.cancel()
+        self.server.opening_done(self)
 
     def _timed_out(self, timeout: float) -> None:
         self._deadline = None
-        if self._task is not None:
-            self._task.cancel()
         self.refuse(OpenTimeout(timeout))
 
-    def _done(self) -> None:
-        self.server.openings.discard(self)
+    def _forget_deadline(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    def _cancel_hook(self) -> None:
+        """Nothing depends on a hook that is still deciding any more."""
+        task, self._task = self._task, None
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
 
     # -- the negotiation ---------------------------------------------------------------------------------------
 
@@ -160,7 +166,7 @@ class Opening(asyncio.Protocol):
             request, key, subprotocol=subprotocol, extensions=extensions, server_header=server.server_header
         )
         self.connection.subprotocol = subprotocol
-        self._session = Session(self.connection.options, client=False, deflate=codec)
+        self._session = Session(self.connection.options, client=False, deflate=codec, now=time.monotonic())
         return response
 
     def _respond(self, request: Request, response: Response, remaining: bytes) -> None:
@@ -168,24 +174,32 @@ class Opening(asyncio.Protocol):
         if response.status_code != 101:
             self._refuse_with(response)
             return
-        if self.transport.is_closing():
+        if self._answered or self.transport.is_closing():
+            return
+        if self._session is None:
+            self._failed(RuntimeError("process_request answered 101, which is not its part: return None to accept"))
             return
         if not server.is_serving():
             self.refuse(InvalidMessage("the server is shutting down", status=503))
             return
-        self._done()
+        self._answered = True
+        self._forget_deadline()
+        self._task = None
+        server.opening_done(self)
         self.transport.write(encode_response(response))
         server.connections_open.add(connection)
-        assert self._session is not None  # made by _accept
         connection.begin(self.transport, self._session, server.handler)
         if remaining or self._early:
             connection.feed(remaining + self._early)
-        self.transport.resume_reading()
+        if not connection.read_paused:  # what came early may be more than it takes unread
+            self.transport.resume_reading()
 
     # -- refusing ----------------------------------------------------------------------------------------------
 
     def refuse(self, exc: InvalidHandshake) -> None:
-        """Answer with the HTTP response that ``exc`` calls for."""
+        """Answer with the HTTP response that ``exc`` calls for, unless the answer is given already."""
+        if self._answered:
+            return
         self.server.logger.info("opening handshake refused: %s", exc)
         self._refuse_with(refusal(exc))
 
@@ -195,14 +209,17 @@ class Opening(asyncio.Protocol):
 
     def _refuse_with(self, response: Response) -> None:
         self._reader = None
-        self._done()
+        self._early = b""
+        self._answered = True
+        self._forget_deadline()
+        self._cancel_hook()
         if self.transport.is_closing():
             return
         self.transport.write(encode_response(response))
         # Closing with unread input would reset the connection, and the peer might lose the answer.
+        self._deadline = self.server.loop.call_later(_LINGER, self.transport.abort)
         self.transport.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
-            self._deadline = self.server.loop.call_later(_LINGER, self.transport.abort)
         else:
             self.transport.close()

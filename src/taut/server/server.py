@@ -8,6 +8,7 @@ import os
 import re
 import socket
 import ssl as ssl_module
+import stat
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from types import TracebackType
 from typing import Any
@@ -55,6 +56,7 @@ class Server:
         self.max_head = settings.max_head
         self.max_headers = settings.max_headers
         self.openings: set[Opening] = set()
+        self._no_openings: asyncio.Future[None] | None = None
         self.connections_open: set[ServerConnection] = set()
         self._settings = settings
         self._listening: list[Accepting] = []
@@ -70,6 +72,12 @@ class Server:
     def new_opening(self) -> Opening:
         """The protocol for a connection that has just been accepted."""
         return Opening(self)
+
+    def opening_done(self, opening: Opening) -> None:
+        """The connection is open, or it was refused and is gone."""
+        self.openings.discard(opening)
+        if self._no_openings is not None and not self.openings and not self._no_openings.done():
+            self._no_openings.set_result(None)
 
     def new_connection(self) -> ServerConnection:
         return ServerConnection(self.loop, self.options, self.logger, self)
@@ -144,6 +152,8 @@ class Server:
             sock.close()
         for opening in list(self.openings):
             opening.refuse(InvalidMessage("the server is shutting down", status=503))
+        if self.openings:
+            self._no_openings = self.loop.create_future()
         connections = list(self.connections_open)
         if close_connections:
             await asyncio.gather(*(connection.close(code, reason) for connection in connections))
@@ -156,6 +166,8 @@ class Server:
                 task.cancel()
             if pending:
                 await asyncio.wait(pending)
+        if self._no_openings is not None:
+            await self._no_openings
         if not self._closed.done():
             self._closed.set_result(None)
 
@@ -350,6 +362,11 @@ def _bind_unix(path: str | os.PathLike[str]) -> socket.socket:
 
 def _remove_stale(name: str) -> None:
     """Remove a socket file that nobody listens on any more."""
+    try:
+        if not stat.S_ISSOCK(os.stat(name).st_mode):
+            return  # Linux refuses a connection to a plain file as well
+    except OSError:
+        return
     probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         probe.connect(name)
