@@ -23,7 +23,8 @@ from typing import Any, TypeAlias, TypeGuard, cast
 from .drivers.keepalive import unwatch, watch
 from .drivers.stream import StreamDriver
 from .errors import closed_error
-from .protocol.session import Fragment, Session, cut_reason, valid_close_code
+from .protocol.inbox import Fragment
+from .protocol.session import Session, cut_reason, valid_close_code
 from .types import BytesLike, CloseInfo, ConnectionOptions, Data, Opcode, Request, Response, Sendable, State
 
 __all__ = ["Connection", "Stats"]

@@ -288,10 +288,11 @@ def test_5_5_control_frames_of_up_to_125_bytes(client: bool, size: int) -> None:
 @both_roles
 def test_5_5_control_frames_in_pieces(client: bool) -> None:
     session = new_session(client)
-    payload = bytes(range(125))
-    for octet in frame(PING, payload, key=peer_key(session)):
-        session.receive_data(bytes([octet]))
-    assert answers(session) == [(PONG, payload)]
+    payloads = [bytes(range(125)), b"", b"another"]
+    for payload in payloads:
+        for octet in frame(PING, payload, key=peer_key(session)):
+            session.receive_data(bytes([octet]))
+    assert answers(session) == [(PONG, payload) for payload in payloads]
 
 
 # ---- 6.2: receiving data ----

@@ -20,7 +20,8 @@ from protocol.streams import (
 )
 from protocol.wire import CLOSE, PING, PONG, counting_keys, new_session, read_frames, taken
 
-from taut.protocol.session import Fragment, Session
+from taut.protocol.inbox import Fragment
+from taut.protocol.session import Session
 
 roles = st.booleans()
 LARGE = 1 << 40

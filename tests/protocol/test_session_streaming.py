@@ -25,7 +25,8 @@ from protocol.wire import (
     taken,
 )
 
-from taut.protocol.session import Fragment, Session
+from taut.protocol.inbox import Fragment
+from taut.protocol.session import Session
 
 
 def parts(session: Session) -> list[tuple[object, bool]]:

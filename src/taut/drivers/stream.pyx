@@ -25,7 +25,8 @@ from libc.stdint cimport uint8_t
 from libc.stdlib cimport free, malloc
 
 from ..protocol.frames cimport Output, output_frame, output_frame_head, output_release
-from ..protocol.session cimport CLOSE_SENT, CLOSED, OPEN, Fragment, Session
+from ..protocol.inbox cimport Fragment
+from ..protocol.session cimport CLOSE_SENT, CLOSED, OPEN, Session
 from .awaitables cimport (
     DONE,
     PYGEN_ERROR,
