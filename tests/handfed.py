@@ -44,8 +44,11 @@ if sys.version_info >= (3, 12):
     FLAVOURS["uvloop eager"] = (uvloop.new_event_loop, _eager_tasks, False)
 
 
-def run(scenario: Callable[[], Coroutine[Any, Any, None]], flavour: str) -> None:
-    """Run ``scenario``; nothing may reach the exception handler of the loop meanwhile, nor the garbage collector."""
+def run(scenario: Callable[[], Coroutine[Any, Any, None]], flavour: str, *, collect: bool = True) -> None:
+    """Run ``scenario``; meanwhile nothing may reach the exception handler of the loop.
+
+    ``collect``: find garbage that complains as well, which takes its time.
+    """
     factory, task_factory, debug = FLAVOURS[flavour]
     complaints: list[dict[str, Any]] = []
     with asyncio.Runner(loop_factory=factory, debug=debug) as runner:
@@ -54,7 +57,8 @@ def run(scenario: Callable[[], Coroutine[Any, Any, None]], flavour: str) -> None
         loop.set_exception_handler(lambda _, context: complaints.append(context))
         loop.slow_callback_duration = 60
         runner.run(scenario())
-        gc.collect()
+        if collect:
+            gc.collect()
     assert not complaints, complaints
 
 

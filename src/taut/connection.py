@@ -253,7 +253,7 @@ class Connection(StreamDriver, asyncio.BufferedProtocol):
         """
         is_text: bool | None = None
         previous: str | BytesLike | None = None
-        first = True
+        begun = False
         try:
             async for part in _parts(message):
                 if is_text is None:
@@ -261,24 +261,22 @@ class Connection(StreamDriver, asyncio.BufferedProtocol):
                 elif is_text != isinstance(part, str):
                     raise TypeError("the fragments of a message must be all str or all bytes-like")
                 if previous is not None:
-                    await self._send_fragment(previous, is_text if text is None else text, first, False, compress)
-                    first = False
+                    self.session.send_fragment(previous, is_text if text is None else text, not begun, False, compress)
+                    begun = True
+                    self.flush_output()
+                    if self.write_paused:
+                        await self._drain()
                 previous = part
+            if previous is not None:
+                is_text = isinstance(previous, str)
+                self.session.send_fragment(previous, is_text if text is None else text, not begun, True, compress)
+                begun = False
+                self.flush_output()
         except BaseException:
-            if not first and not self.closed:
+            if begun and not self.closed:
                 # What was begun cannot be taken back: the peer is waiting for the rest of this message.
                 self._start_close(1011, "a fragmented message was broken off")
             raise
-        if previous is not None:
-            await self._send_fragment(previous, bool(is_text if text is None else text), first, True, compress)
-
-    async def _send_fragment(
-        self, data: str | BytesLike, text: bool, first: bool, final: bool, compress: bool | None
-    ) -> None:
-        self.session.send_fragment(data, text, first, final, compress)
-        self.flush_output()
-        if self.write_paused:
-            await self._drain()
 
     async def _drain(self) -> None:
         """Wait until the peer has taken enough of what was sent."""

@@ -94,6 +94,14 @@ def test_7_4_1_reserved_codes_are_never_sent(client: bool, code: int) -> None:
         assert (session.phase_name, answers(session)) == ("OPEN", [])
 
 
+@pytest.mark.parametrize("wrong", [1 << 40, -(1 << 80), True, 1000.0, "1000", None])
+def test_7_4_1_what_is_no_code_is_refused(wrong: object) -> None:
+    session = new_session()
+    with pytest.raises(ValueError, match=f"not {wrong!r}$"):
+        session.close(wrong)  # type: ignore[arg-type]
+    assert (session.phase_name, answers(session), session.close_info) == ("OPEN", [], None)
+
+
 # ---- 5.5.1 and 7.1: the handshake ----
 
 

@@ -120,3 +120,19 @@ def test_the_end_of_bytes_after_a_clean_close_changes_nothing() -> None:
     before = info(session)
     session.receive_eof(OSError("gone"))
     assert info(session) == before
+
+
+def test_a_byte_stream_that_this_side_drops() -> None:
+    session = new_session()
+    session.give_up()
+    assert session.close_info is None
+    session.receive_eof()
+    assert info(session) == CloseInfo(Initiator.LOCAL, 1006, "", clean=False)
+
+
+def test_who_ended_the_connection_does_not_change() -> None:
+    session = new_session()
+    feed(session, (TEXT, b"unread"), (CLOSE, close_payload(1001)))
+    session.give_up()
+    session.receive_eof()
+    assert info(session) == CloseInfo(Initiator.REMOTE, 1001, "", clean=False)

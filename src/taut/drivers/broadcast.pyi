@@ -1,10 +1,10 @@
 from collections.abc import Iterable
 
 from ..types import BytesLike
-from .stream import StreamDriver
+from .sending import Sender
 
 def broadcast(
-    connections: Iterable[StreamDriver],
+    connections: Iterable[Sender],
     message: str | BytesLike,
     *,
     text: bool | None = None,

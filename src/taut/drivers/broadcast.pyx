@@ -10,7 +10,7 @@ from libc.stdint cimport uint8_t
 
 from ..protocol.frames cimport Output, output_frame, output_release
 from ..protocol.session cimport CLOSE_SENT, CLOSED, Session
-from .stream cimport StreamDriver
+from .sending cimport Sender
 
 from ..errors import ConcurrencyError, closed_error
 from ..protocol.deflate import compress_message
@@ -52,7 +52,7 @@ def broadcast(connections, message, *, text=None, bint raise_exceptions=False):
     ``raise_exceptions`` such losses are raised in one ExceptionGroup after all others were served. Raises TypeError when
     the message is neither str nor bytes-like.
     """
-    cdef StreamDriver driver
+    cdef Sender driver
     cdef Session session
     cdef bytes payload, frame
     cdef dict frames = {}
@@ -72,21 +72,21 @@ def broadcast(connections, message, *, text=None, bint raise_exceptions=False):
             if driver.fragmenting:
                 raise ConcurrencyError("send")
             if driver.write_paused:
-                driver._check_outbox()
+                driver.check_outbox()
                 if session.phase == CLOSED:
                     raise closed_error(session.close_info)
             if session.is_client:
                 session.send_message(message, text, None)  # each with masks of its own
-                driver._after_send()
+                driver.after_send()
                 continue
             session.messages_sent += 1
             session.bytes_sent += PyBytes_GET_SIZE(payload)
             if session.deflate is not None and PyBytes_GET_SIZE(payload) >= <Py_ssize_t>session.deflate.threshold:
-                driver._send_frame_bytes(compressed_frame(frames, session.deflate, opcode, payload))
+                driver.send_frame_bytes(compressed_frame(frames, session.deflate, opcode, payload))
                 # The peer's window now holds what our compressor has not seen (RFC 7692, 7.2.1).
                 session.deflate.restart()
             else:
-                driver._send_frame_bytes(frame)
+                driver.send_frame_bytes(frame)
         except Exception as exc:
             problems.append(exc)
     if problems and raise_exceptions:

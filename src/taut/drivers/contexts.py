@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from ..protocol.deflate import ContextPool
-from .stream import LoopState
+from .loops import LoopState
 
 __all__ = ["contexts_of"]
 

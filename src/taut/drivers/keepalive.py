@@ -13,7 +13,7 @@ import time
 from typing import Protocol
 
 from ..types import ConnectionOptions
-from .stream import LoopState
+from .loops import LoopState
 
 __all__ = ["unwatch", "watch"]
 

@@ -6,29 +6,22 @@ the handler resumed, inside the read callback, so that the buffer is free again 
 message that is under way is read straight to where it will stay.  When more is unread than the limit allows, reading
 pauses, and bytes that were already here wait in ``stash``.
 
-Out: cork by blocking.  While received messages are waiting for the handler, its output only accumulates; it leaves in
-one write when the handler asks for a message that is not there yet, when the read callback ends, or when it grows past
-a limit.  An answer to the only message there is leaves at once.
+Out: ``sending.Sender``, which this class completes; what was answered to the messages of one read leaves in one write.
 
 A driver owns no buffer while idle, and no timer.  ``connection.Connection`` completes it with everything that does not
 run per message, through the hooks at the end of the class.
 """
 
 import time
-import weakref
-from collections import deque
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from cpython.ref cimport PyObject
 from libc.stdint cimport uint8_t
-from libc.stdlib cimport free, malloc
 
-from ..protocol.frames cimport Output, output_frame, output_frame_head, output_release
 from ..protocol.inbox cimport Fragment
 from ..protocol.session cimport CLOSE_SENT, CLOSED, OPEN, Session
 from .awaitables cimport (
-    DONE,
     PYGEN_ERROR,
     PYGEN_NEXT,
     PYGEN_RETURN,
@@ -37,75 +30,20 @@ from .awaitables cimport (
     PySendResult,
     Step,
     Waiter,
-    YieldOnce,
     current_task,
     taut_install_slots,
     taut_next_from_step,
 )
-from .sockets cimport Receiver, SocketTransport
+from .loops cimport SHARED_BUFFER, LoopState
+from .sending cimport BUDGET, Sender
 
-from ..errors import ConcurrencyError, ProtocolError, closed_error
+from ..errors import ConcurrencyError, closed_error
 
 cdef extern from "Python.h":
-    const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
-    bint PyUnicode_CheckExact(object)
-    bint PyBytes_CheckExact(object)
     Py_ssize_t Py_REFCNT(PyObject *)
-    int PyBUF_READ
     int PyBUF_WRITE
 
-cdef enum:
-    SHARED_BUFFER = 1 << 18
-    # Output beyond this leaves even while more messages are waiting.
-    CORK_LIMIT = 1 << 16
-    # From this size on, a payload is sent from where it is, and not copied behind its head.
-    LARGE = 1 << 14
-    # Operations that a handler may do in a row before the loop turns.
-    BUDGET = 512
-    OP_TEXT = 1
-    OP_BINARY = 2
-    FIN = 0x80
-    HELD = 4
-
-cdef double HOLD_TIME = 0.25  # seconds
 cdef object monotonic = time.monotonic
-cdef object loop_states = weakref.WeakKeyDictionary()
-
-
-cdef class LoopState:
-    """What the connections of one event loop share; ``of`` finds it."""
-
-    def __cinit__(self):
-        self.buffer = <uint8_t *>malloc(SHARED_BUFFER)
-        if self.buffer is NULL:
-            raise MemoryError
-        self.view = PyMemoryView_FromMemory(<char *>self.buffer, SHARED_BUFFER, PyBUF_WRITE)
-
-    def __dealloc__(self):
-        free(self.buffer)
-
-    cdef int hold(self, object message, object loop) except -1:
-        """Keep a large message for a moment longer than its user does.
-
-        When large messages come and go one by one, the allocator returns their memory to the system each time, and
-        the page faults of getting it back cost more than all the rest.  A few of them held back keep it in place.
-        """
-        if self.held is None:
-            self.held = deque(maxlen=HELD)
-            loop.call_later(HOLD_TIME, self._let_go)
-        self.held.append(message)
-        return 0
-
-    def _let_go(self):
-        self.held = None
-
-    @staticmethod
-    def of(loop):
-        """The state of that loop, made when first asked for. It does not keep the loop alive."""
-        state = loop_states.get(loop)
-        if state is None:
-            state = loop_states[loop] = LoopState()
-        return state
 
 
 cdef class Recv(Step):
@@ -162,7 +100,7 @@ cdef PyObject *recv_next(PyObject *self) except? NULL:
 taut_install_slots(Recv, recv_step, recv_next)
 
 
-cdef class StreamDriver(Receiver):
+cdef class StreamDriver(Sender):
     """A session on a transport, seen from the event loop.
 
     As a protocol it is attached to a transport that is already connected, after the opening handshake: ``attach`` takes
@@ -170,25 +108,17 @@ cdef class StreamDriver(Receiver):
     """
 
     def __init__(self, loop):
-        self.loop = loop
+        Sender.__init__(self, loop)
         self.shared = LoopState.of(loop)
-        self.budget = BUDGET
 
     def attach(self, transport, session, on_message=None):
         """Take over ``transport``, on which ``session`` has just been agreed.
 
         ``on_message(driver, message)`` is called for every message instead of waiting for ``recv``.
         """
-        self.transport = transport
-        self.session = session
-        self.outbox_limit = session.options.outbox_limit
-        self.sock = <SocketTransport>transport if isinstance(transport, SocketTransport) else None
-        if self.sock is None:
-            # aiofastnet's transports skip checks of type and thread here, which bytes from the loop's own thread pass.
-            self.write = getattr(transport, "write_nocheck", transport.write)
+        self.carry(transport, session)
         self.on_message = on_message
         transport.set_protocol(self)
-        transport.set_write_buffer_limits(session.options.write_limit)
 
     # -- from the transport ------------------------------------------------------------------------------------
 
@@ -247,16 +177,6 @@ cdef class StreamDriver(Receiver):
             self._after_read()
             self.sock = None
             self.write = None
-
-    def pause_writing(self):
-        self.write_paused = True
-        self.session.block_output(True)
-
-    def resume_writing(self):
-        self.write_paused = False
-        self.session.block_output(False)
-        self.flush()
-        self._writable()
 
     def data_received(self, data):
         """For a transport that has just changed protocols, and goes on as it began."""
@@ -465,168 +385,15 @@ cdef class StreamDriver(Receiver):
             self.read_paused = False
             self.transport.resume_reading()
 
-    # -- sending -----------------------------------------------------------------------------------------------
-
-    def send(self, message, *, text=None, compress=None):
-        """Send a message: str as Text, bytes-like as Binary, an iterable or async iterable of these in fragments.
-
-        ``text``: True sends bytes that are known to be UTF-8 as Text, False sends str as Binary. ``compress``: False
-        leaves this message uncompressed, True compresses it whatever its size (default None: from the threshold on).
-        Waits while more than ``write_limit`` bytes are unsent. The message is taken when ``send`` is called, whole;
-        cancelling the wait does not take it back. Raises ``ConnectionClosed`` once the connection is closing,
-        ``TypeError`` for anything else than the above.
-        """
-        if self.fragmenting or not self._plain(message) or self.session.phase in (CLOSE_SENT, CLOSED):
-            return self._send_slow(message, text, compress)
-        self._send_now(message, text, compress)
-        if self.write_paused:
-            return self._drain()
-        self.budget -= 1
-        if self.budget <= 0:
-            self.budget = BUDGET
-            return YieldOnce.__new__(YieldOnce)
-        return DONE
-
-    def send_nowait(self, message, *, text=None, compress=None):
-        """Send a str or bytes-like message without waiting; see ``send`` for the arguments.
-
-        A peer that does not read costs at most ``outbox_limit`` unsent bytes and one message: then the connection is
-        failed with 1008. Raises ``ConnectionClosed`` once the connection is closing, ``ConcurrencyError`` while a
-        fragmented message is being sent.
-        """
-        if self.session.phase == CLOSE_SENT or self.session.phase == CLOSED:
-            raise closed_error(self.session.close_info)
-        if self.fragmenting:
-            raise ConcurrencyError("send")
-        if not self._plain(message):
-            raise TypeError(f"a message must be str or bytes-like, not {type(message).__name__}")
-        if self.write_paused:
-            self._check_outbox()
-            if self.session.phase == CLOSED:
-                raise closed_error(self.session.close_info)
-        self._send_now(message, text, compress)
-
-    cdef bint _plain(self, object message) except -1:
-        return PyUnicode_CheckExact(message) or PyBytes_CheckExact(message) or isinstance(
-            message, (str, bytes, bytearray, memoryview)
-        )
-
-    cdef int _send_now(self, object message, object text, object compress) except -1:
-        cdef Session session = self.session
-        cdef const char *payload
-        cdef Py_ssize_t size
-        cdef uint8_t opcode
-        if not session.is_client and (session.deflate is None or compress is False):
-            if PyUnicode_CheckExact(message):
-                payload = PyUnicode_AsUTF8AndSize(message, &size)
-                opcode = OP_BINARY if text is False else OP_TEXT
-                if size >= LARGE:
-                    return self._send_large(opcode, <const uint8_t *>payload, size, message)
-            elif PyBytes_CheckExact(message) and PyBytes_GET_SIZE(message) >= LARGE:
-                opcode = OP_TEXT if text else OP_BINARY
-                return self._send_large(
-                    opcode, <const uint8_t *>PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message), message
-                )
-        session.send_message(message, text, compress)
-        return self._after_send()
-
-    cdef int _send_large(self, uint8_t opcode, const uint8_t *payload, size_t size, object owner) except -1:
-        """Send from where the payload is: behind what was corked, without copying it."""
-        cdef Output *out = &self.session.output
-        cdef object view
-        output_frame_head(out, FIN | opcode, size)
-        self.session.messages_sent += 1
-        self.session.bytes_sent += size
-        if self.sock is not None:
-            self.sock.send_two(out.data, out.length, payload, size, owner)
-        else:
-            head = PyBytes_FromStringAndSize(<char *>out.data, out.length)
-            # Only bytes may be referred to by a transport that is not ours: their memory cannot change or go away.
-            view = owner if PyBytes_CheckExact(owner) else PyBytes_FromStringAndSize(<char *>payload, size)
-            self.transport.writelines([head, view])
-        output_release(out)
-        return 0
-
-    cdef int _send_frame_bytes(self, bytes frame) except -1:
-        """Send a frame that is ready, and perhaps shared by many connections."""
-        cdef Output *out = &self.session.output
-        if self.sock is not None and out.length == 0:
-            return self.sock.send_bytes(<uint8_t *>PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame), frame)
-        self.flush()
-        if self.sock is not None:
-            return self.sock.send_bytes(<uint8_t *>PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame), frame)
-        self.write(frame)
-        return 0
-
-    cdef int _after_send(self) except -1:
-        cdef size_t length = self.session.output.length
-        if length >= CORK_LIMIT:
-            return self.flush()
-        if self.in_batch:
-            return 0
-        if self.session.inbox.count == 0:
-            return self.flush()
-        if not self.flush_scheduled:
-            self.flush_scheduled = True
-            self.loop.call_soon(self._flush_soon)
-        return 0
-
-    def _flush_soon(self):
-        self.flush_scheduled = False
-        self.flush()
-
-    def flush_output(self):
-        """Let out what is corked."""
-        self.flush()
-
-    cdef int flush(self) except -1:
-        cdef Output *out = &self.session.output
-        if out.length == 0:
-            return 0
-        if self.transport is None:
-            pass  # the connection is lost, and with it what was to be sent
-        elif self.sock is not None:
-            self.sock.send_bytes(out.data, out.length, None)
-        else:
-            data = PyBytes_FromStringAndSize(<char *>out.data, out.length)
-            self.write(data)
-        output_release(out)
-        return 0
-
-    @property
-    def unsent(self):
-        """Bytes that have not left for the network yet."""
-        return self.session.output.length + self.transport.get_write_buffer_size()
-
-    cdef int _check_outbox(self) except -1:
-        """A peer that does not read is not waited for without end: fail the connection, and send it nothing more."""
-        if self.unsent > self.outbox_limit:
-            self.session.fail(ProtocolError(f"more than {self.outbox_limit} bytes unsent (outbox_limit)", 1008))
-            self.flush()
-            self._ending()
-        return 0
-
     # -- hooks, for what does not run per message --------------------------------------------------------------
 
     def _recv_decoded(self, decode):
-        raise NotImplementedError
-
-    def _send_slow(self, message, text, compress):
-        raise NotImplementedError
-
-    def _drain(self):
-        raise NotImplementedError
-
-    def _writable(self):
         raise NotImplementedError
 
     def _control_events(self, events):
         raise NotImplementedError
 
     def _handler_failed(self, exc):
-        raise NotImplementedError
-
-    def _ending(self):
         raise NotImplementedError
 
     def _lost(self, exc):

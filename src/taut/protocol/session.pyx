@@ -68,8 +68,10 @@ cpdef str cut_reason(str reason):
     return data[: MAX_CONTROL - 2].decode("utf-8", "ignore")
 
 
-cpdef bint valid_close_code(int code):
+cpdef bint valid_close_code(code):
     """Whether a Close frame may carry this code (RFC 6455, 7.4; IANA's registry for 1012 to 1014)."""
+    if not isinstance(code, int):
+        return False
     return 3000 <= code <= 4999 or (1000 <= code <= 1014 and code not in (1004, 1005, 1006))
 
 
@@ -287,10 +289,10 @@ cdef class Session(FrameReader):
         self._move(DRAINS)
         return 0
 
-    def close(self, int code=1000, str reason=""):
+    def close(self, code=1000, str reason=""):
         """Start the closing handshake, or complete it where the peer has started it. Later calls do nothing."""
         if not valid_close_code(code):
-            raise ValueError(f"close code must be 1000-1003, 1007-1014 or 3000-4999, not {code}")
+            raise ValueError(f"close code must be 1000-1003, 1007-1014 or 3000-4999, not {code!r}")
         if self.phase in (CLOSE_RECEIVED, FAILING):
             self.drained()
         elif self.phase == OPEN:

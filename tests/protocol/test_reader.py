@@ -1,4 +1,4 @@
-"""Frames: how they are read and written, one test for each MUST of RFC 6455, 5.2, 5.4, 5.5, 5.8 and 6.2."""
+"""The reader of frames, one test for each MUST of RFC 6455, 5.2, 5.4, 5.5, 5.8 and 6.2; and how frames are written."""
 
 from __future__ import annotations
 
