@@ -115,7 +115,12 @@ class Driver:
 
     @asynccontextmanager
     async def connected(
-        self, handler: Any, *, server: dict[str, Any] | None = None, client: dict[str, Any] | None = None, **options: Any
+        self,
+        handler: Any,
+        *,
+        server: dict[str, Any] | None = None,
+        client: dict[str, Any] | None = None,
+        **options: Any,
     ) -> AsyncIterator[tuple[taut.Server, taut.ClientConnection]]:
         """A server, and a client of it; ``options`` are for both."""
         async with (

@@ -42,7 +42,10 @@ def run(scenario: Callable[[], Coroutine[Any, Any, None]], loop_name: str) -> No
     """Run ``scenario`` on that kind of loop."""
     complaints: list[str] = []
     factory = uvloop.new_event_loop if loop_name == "uvloop" else asyncio.SelectorEventLoop
-    hook, sys.unraisablehook = sys.unraisablehook, lambda args: complaints.append(f"{args.exc_value!r} in {args.object!r}")
+    hook, sys.unraisablehook = (
+        sys.unraisablehook,
+        lambda args: complaints.append(f"{args.exc_value!r} in {args.object!r}"),
+    )
     try:
         with asyncio.Runner(debug=loop_name == "debug", loop_factory=factory) as runner:
             loop = runner.get_loop()

@@ -405,14 +405,14 @@ class Connection(StreamDriver, asyncio.BufferedProtocol):
             # Closing with unread input resets the connection, and the peer may lose the Close frame: let it read
             # first (RFC 6455, 7.1.1).
             self._end_within(_LINGER)
-            if self.transport.can_write_eof():
-                self.transport.write_eof()
+            if transport.can_write_eof():
+                transport.write_eof()
             self._keep_reading()
         else:
             self._end_within(self.options.close_timeout)
             self._keep_reading()  # with TLS, the end is an exchange in both directions
             if not self.session.is_client:
-                self.transport.close()
+                transport.close()
 
     def _end_within(self, seconds: float | None) -> None:
         """Drop the connection after that time at the latest; an earlier deadline stands."""

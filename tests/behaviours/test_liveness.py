@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import struct
 import threading
 import time
 from typing import Any
@@ -151,7 +152,7 @@ async def test_pings_are_answered_without_receiving_up_to_a_watermark_of_bytes(t
         peer.send(PING, b"behind")
         while not ws.read_paused:
             await asyncio.sleep(0.001)
-        assert ws.stats.unread >= 1 << 18
+        assert (1 << 17) < ws.stats.unread < (1 << 18) + 50_000
         assert not peer.received
         for _ in range(8020):
             await ws.recv()
@@ -338,10 +339,25 @@ async def test_a_disconnect_is_observable_without_receiving(tcp: Driver) -> None
             raise
 
     for handler, expected in [(waits, "wait_closed"), (looks, "closed"), (works, "cancelled")]:
-        async with tcp.serve(handler, cancel_on_close=True) as server:
+        async with tcp.serve(handler, cancel_on_close=handler is works) as server:
             async with tcp.opened(server) as peer:
                 peer.transport.abort()
                 assert await observed.get() == f"{expected} 1006"
             async with tcp.opened(server) as peer:
                 await peer.close(1001)
                 assert await observed.get() == f"{expected} 1001"
+
+
+async def test_a_reset_is_noticed_even_behind_data(tcp: Driver) -> None:
+    """Without pings, and while nobody receives or sends."""
+    served = Served()
+    async with tcp.serve(served, ping_interval=None) as server:
+        for data in (b"", b"x" * 10, b"x" * 100_000):
+            async with tcp.opened(server) as peer:
+                ws = await served.connections.get()
+                peer.send(TEXT, data)
+                linger = struct.pack("ii", 1, 0)  # closing resets the connection
+                peer.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                peer.transport.abort()
+                await ws.wait_closed()
+                assert ws.close_code == 1006

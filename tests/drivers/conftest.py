@@ -22,7 +22,7 @@ def case(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(autouse=True)
 def loop_name(case: str) -> str:
-    return case.split("-")[0]
+    return case.split("-", maxsplit=1)[0]
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """The awaitables of the drivers against everything that asyncio does with futures and coroutines.
 
-Each test runs on every flavour of loop and task (``handfed``).  ``arrive`` inside a task forces the slow way, in which a
-waiting task is resumed by ``call_soon``; ``arrive_soon`` takes the fast one, which resumes it inside the callback.
+Each test runs on every flavour of loop and task (``handfed``).  ``arrive`` inside a task forces the slow way, in which
+a waiting task is resumed by ``call_soon``; ``arrive_soon`` takes the fast one, which resumes it inside the callback.
 """
 
 from __future__ import annotations
@@ -32,6 +32,12 @@ arrivals = pytest.mark.parametrize("arrival", [Handfed.arrive, Handfed.arrive_so
 Arrival = Callable[..., None]
 
 
+@pytest.fixture(autouse=True)
+def loop_name(flavour: str) -> str:
+    """Not the loops and transports of the other tests in this folder."""
+    return flavour
+
+
 async def waiting(coroutine: Any) -> asyncio.Task[Any]:
     """A task that has gone as far as it can."""
     task = asyncio.ensure_future(coroutine)
@@ -47,7 +53,8 @@ async def waiting(coroutine: Any) -> asyncio.Task[Any]:
 def test_a_waiting_handler_is_resumed_inside_the_callback(flavour: str, way: str) -> None:
     async def scenario() -> None:
         fed = Handfed()
-        receive = {"recv": fed.ws.recv, "anext": fed.ws.__anext__, "recv(decode)": lambda: fed.ws.recv(decode=True)}[way]
+        ways = {"recv": fed.ws.recv, "anext": fed.ws.__anext__, "recv(decode)": lambda: fed.ws.recv(decode=True)}
+        receive = ways[way]
         received: list[Any] = []
         moments: list[list[Any]] = []
 

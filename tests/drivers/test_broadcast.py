@@ -20,9 +20,7 @@ async def idle(ws: Any) -> None:
 @pytest.mark.parametrize("compression", [None, "deflate"])
 async def test_everyone_receives_it(driver: Driver, compression: str | None) -> None:
     async with driver.serve(idle, compression=compression) as server, AsyncExitStack() as stack:
-        clients = [
-            await stack.enter_async_context(driver.connect(server, compression=compression)) for _ in range(10)
-        ]
+        clients = [await stack.enter_async_context(driver.connect(server, compression=compression)) for _ in range(10)]
         for message in ("text \u20ac", b"bytes", "x" * 200_000, b"", bytearray(b"array")):
             taut.broadcast(server.connections, message)
             for client in clients:

@@ -25,6 +25,12 @@ from taut.drivers.sockets import SocketTransport
 pytestmark = pytest.mark.parametrize("flavour", FLAVOURS)
 
 
+@pytest.fixture(autouse=True)
+def loop_name(flavour: str) -> str:
+    """Not the loops and transports of the other tests in this folder."""
+    return flavour
+
+
 # ---- receiving ----
 
 
@@ -305,7 +311,7 @@ def test_cancelling_a_send_corrupts_nothing(
 @pytest.mark.parametrize("compressed", [False, True])
 @given(script=st.lists(st.sampled_from(["send", "turn", "take"]), max_size=12), patience=st.integers(0, 12))
 def test_cancelling_a_fragmented_send(flavour: str, compressed: bool, script: list[str], patience: int) -> None:
-    """Either nothing of it has left, and the connection goes on, or the connection is closed with 1011."""
+    """Either nothing or all of it has left, and the connection goes on; or the connection is closed with 1011."""
 
     async def scenario() -> None:
         end = WirePipe(compressed=compressed, write_limit=1)
@@ -328,13 +334,14 @@ def test_cancelling_a_fragmented_send(flavour: str, compressed: bool, script: li
                 left += messages_of(peer, await end.take(1000))
         for _ in range(40):
             left += messages_of(peer, await end.take(1000))
+        end.fed.wire.arrive(peer.take_output())  # its Close frame, if it was sent one
         assert task.done()
         outcomes = await asyncio.gather(*others, return_exceptions=True)
         sent = [message for message in left if message != "f" * 300]
         if peer.close_received is None:
             assert outcomes == [None] * len(others)
             assert len(sent) == len(others)
-            assert task.cancelled() == ("f" * 300 not in left)
+            assert len(left) - len(sent) in ([0, 1] if task.cancelled() else [1])
         else:
             assert task.cancelled()
             assert peer.close_received[0] == 1011

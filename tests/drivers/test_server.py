@@ -81,6 +81,7 @@ async def test_a_handshake_in_flight_is_answered_with_503(driver: Driver) -> Non
         for peer in (early, late):
             response = (await peer.read_to_end()).decode()
             assert response.startswith("HTTP/1.1 503 "), response
+            peer.transport.close()
         await server.wait_closed()
 
 
@@ -271,6 +272,21 @@ async def test_a_failing_hook_is_a_500_and_logged(driver: Driver, caplog: pytest
     (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
     assert record.exc_info is not None
     assert isinstance(record.exc_info[1], KeyError)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_a_response_that_cannot_be_sent_is_a_500(driver: Driver, asynchronous: bool) -> None:
+    def spoil(ws: Any, request: Any, response: Any) -> None:
+        response.headers["X-Spoilt"] = "a\r\nb"
+
+    async def spoil_later(ws: Any, request: Any, response: Any) -> None:
+        await asyncio.sleep(0)
+        spoil(ws, request, response)
+
+    async with driver.serve(echo, process_response=spoil_later if asynchronous else spoil) as server:
+        with pytest.raises(taut.InvalidStatus) as caught:
+            await driver.connect(server)
+        assert caught.value.response.status_code == 500
 
 
 async def test_a_server_that_does_not_answer_is_not_waited_for(driver: Driver) -> None:

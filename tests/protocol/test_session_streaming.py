@@ -177,6 +177,15 @@ def test_parts_count_against_the_read_limit() -> None:
     assert parts(session) == [(bytes(200), False)]
 
 
+def test_parts_of_a_frame_that_has_begun_are_kept_beyond_the_read_limit() -> None:
+    session = new_session(read_limit=10)
+    session.stream()
+    data = frame(BINARY, bytes(range(200)), key=KEY)
+    for start in range(0, len(data), 20):
+        assert session.receive_data(data[start : start + 20]) == len(data[start : start + 20])
+    assert b"".join(part for part, _ in parts(session)) == bytes(range(200))  # type: ignore[misc]
+
+
 @both_roles
 @pytest.mark.parametrize("together", [False, True])
 def test_a_part_before_a_close_frame_is_delivered_before_it_is_answered(client: bool, together: bool) -> None:
@@ -265,6 +274,9 @@ def test_the_rest_of_a_stream_that_has_ended_is_forgotten() -> None:
     assert session.take().data == "a"  # type: ignore[union-attr]
     session.unstream(True)
     assert taken(session) == ["next"]
+    session.stream()
+    feed(session, (TEXT, b"streamed", False))
+    assert parts(session) == [("streamed", False)]
 
 
 def test_a_stream_that_has_not_begun() -> None:

@@ -20,7 +20,7 @@ def case(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def loop_name(case: str) -> str:
     return case.split("-", maxsplit=1)[0]
 

@@ -21,6 +21,7 @@ from ..protocol import deflate
 from ..protocol.frames import MaskPool
 from ..protocol.handshake import build_request
 from ..protocol.headers import is_token
+from ..protocol.http1 import encode_request
 from ..protocol.uri import WebSocketURI, parse_uri
 from ..types import DeflateOptions, HeadersLike, Request
 from .opening import ClientConnection, Opening
@@ -96,7 +97,7 @@ class connect:  # used like a function, as in the websockets package
         self.max_headers = int(check_number("max_headers", max_headers, above=0) or 0)
         self.options = connection_options(options)
         self._connection: ClientConnection | None = None
-        self._request()  # so that a wrong header is refused here, before any I/O
+        encode_request(self._request())  # so that a wrong header is refused here, before any I/O
 
     def _request(self) -> Request:
         key = base64.b64encode(os.urandom(16)).decode()  # RFC 6455, 4.1: a nonce for each connection

@@ -1,4 +1,4 @@
-# cython: language_level=3
+# cython: language_level=3, nonecheck=True
 """One message to many connections: its frame is made once, and compressed once for all that agreed on the same window.
 
 A connection that does not take what it is sent holds up nobody: what the kernel does not accept is kept by reference to

@@ -22,13 +22,16 @@ cdef class SocketTransport:
     cdef bint closing
     cdef bint ended
     cdef bint eof_wanted
+    cdef bint looks_again
+    cdef bint has_sent
     cdef object __weakref__
 
     cdef int send_bytes(self, const uint8_t *data, size_t size, object owner) except -1
     cdef int send_two(
         self, const uint8_t *head, size_t head_size, const uint8_t *data, size_t size, object owner
     ) except -1
-    cdef _read_through_python(self)
+    cdef bint _read_once(self) except -1
+    cdef long long _read_through_python(self) except? -1
     cdef _read_end(self)
     cdef int _keep(self, const uint8_t *data, size_t size, object owner) except -1
     cdef int _watch_pressure(self) except -1

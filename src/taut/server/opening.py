@@ -39,7 +39,17 @@ _LINGER = 1.0
 class Opening(asyncio.Protocol):
     """A connection that is not open yet."""
 
-    __slots__ = ("_answered", "_deadline", "_early", "_reader", "_session", "_task", "connection", "server", "transport")
+    __slots__ = (
+        "_answered",
+        "_deadline",
+        "_early",
+        "_reader",
+        "_session",
+        "_task",
+        "connection",
+        "server",
+        "transport",
+    )
 
     transport: asyncio.Transport
 
@@ -182,11 +192,12 @@ class Opening(asyncio.Protocol):
         if not server.is_serving():
             self.refuse(InvalidMessage("the server is shutting down", status=503))
             return
+        head = encode_response(response)  # before anything is final: what a hook has made of it may be wrong
         self._answered = True
         self._forget_deadline()
         self._task = None
         server.opening_done(self)
-        self.transport.write(encode_response(response))
+        self.transport.write(head)
         server.connections_open.add(connection)
         connection.begin(self.transport, self._session, server.handler)
         if remaining or self._early:

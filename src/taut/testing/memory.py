@@ -37,7 +37,9 @@ class MemoryServer(Server):
     def new_connection(self) -> ServerConnection:
         return _ReportingConnection(self.loop, self.options, self.logger, self)
 
-    def accept(self, protocol: asyncio.BaseProtocol, *, secure: bool = False, address: Any = "client") -> MemoryTransport:
+    def accept(
+        self, protocol: asyncio.BaseProtocol, *, secure: bool = False, address: Any = "client"
+    ) -> MemoryTransport:
         """Connect a client, given as any asyncio protocol, and return its transport.
 
         ``secure``: let the server see a connection with TLS. ``address``: what it sees as the client's address. Raises
