@@ -197,4 +197,5 @@ def messages_of(peer: Session, data: bytes) -> list[Any]:
     messages = []
     while (message := peer.take()) is not None:
         messages.append(message)
+    peer.drained()
     return messages

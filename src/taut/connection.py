@@ -374,6 +374,13 @@ class Connection(StreamDriver, asyncio.BufferedProtocol):
                 self.session.give_up()
             self.transport.abort()
 
+    def eof_received(self) -> bool:
+        """The peer will send nothing more: answer a Close frame that waits for unread messages, and end in time."""
+        self.session.drained()
+        self.flush_output()
+        self._end_within(_LINGER if self.options.close_timeout is None else self.options.close_timeout)
+        return False
+
     def _ending(self) -> None:
         session, transport = self.session, self.transport
         if transport is None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import pathlib
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -50,14 +52,18 @@ async def test_a_unix_socket(directory: str) -> None:
         await works(taut.unix_connect(path))
 
 
-async def test_a_plain_file_is_not_replaced_by_a_socket(directory: str) -> None:
-    path = os.path.join(directory, "file")
-    with open(path, "w") as file:
-        file.write("precious")
+@pytest.fixture
+def precious(directory: str) -> Iterator[str]:
+    """A file that is the same afterwards."""
+    file = pathlib.Path(directory, "file")
+    file.write_text("precious")
+    yield str(file)
+    assert file.read_text() == "precious"
+
+
+async def test_a_plain_file_is_not_replaced_by_a_socket(precious: str) -> None:
     with pytest.raises(OSError, match="file"):
-        await taut.unix_serve(echo, path)
-    with open(path) as file:
-        assert file.read() == "precious"
+        await taut.unix_serve(echo, precious)
 
 
 async def test_existing_sockets() -> None:
@@ -140,10 +146,8 @@ async def test_a_client_that_does_not_speak_tls_is_cut_off() -> None:
             reader, writer = await asyncio.open_connection("127.0.0.1", driver.address(server))
             writer.write(sent)
             started = loop.time()
-            try:
+            with contextlib.suppress(ConnectionResetError):
                 await reader.read()
-            except ConnectionResetError:
-                pass
             assert loop.time() - started < 5
             writer.close()
             await asyncio.gather(writer.wait_closed(), return_exceptions=True)

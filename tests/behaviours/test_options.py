@@ -1,4 +1,4 @@
-"""A wrong option is refused where it is given, before any I/O, by an error that names it, its value, and what is right."""
+"""A wrong option is refused before any I/O, by an error that names it, its value, and what would be accepted."""
 
 from __future__ import annotations
 

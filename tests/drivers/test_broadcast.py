@@ -60,7 +60,7 @@ async def test_a_stalled_client_stays_within_its_limit_and_disturbs_nobody(drive
         one, two = await served.get(), await served.get()
         stalled.transport.pause_reading()
         most = 0
-        for i in range(1000):
+        for _ in range(1000):
             taut.broadcast([one, two], message)
             most = max(most, one.stats.unsent)
             assert await healthy.recv() == message

@@ -249,7 +249,7 @@ steps = st.tuples(
 
 @pytest.mark.parametrize("pipe", [WirePipe, SocketPipe])
 @pytest.mark.parametrize("compressed", [False, True])
-@settings(max_examples=30)
+@settings(max_examples=settings().max_examples // 3)
 @given(script=st.lists(steps, min_size=1, max_size=25), write_limit=st.sampled_from([1, 1000, 65536]))
 def test_cancelling_a_send_corrupts_nothing(
     flavour: str, pipe: Callable[..., Any], compressed: bool, script: list[Any], write_limit: int
@@ -350,5 +350,25 @@ def test_cancelling_a_fragmented_send(flavour: str, compressed: bool, script: li
             assert len(sent) == outcomes.count(None)
         assert len(set(sent)) == len(sent)
         await end.end()
+
+    run(scenario, flavour, collect=False)
+
+
+@pytest.mark.parametrize(("parts", "begun"), [(["\ud800", "x"], False), (["x", "\ud800"], True), (["\ud800"], False)])
+def test_a_fragment_that_cannot_be_encoded(flavour: str, parts: list[str], begun: bool) -> None:
+    """The same choice: nothing has left, or the connection is closed."""
+
+    async def scenario() -> None:
+        fed = Handfed()
+        with pytest.raises(UnicodeEncodeError):
+            await fed.ws.send(parts)
+        if not begun:
+            await fed.ws.send("next")
+            assert fed.left() == ["next"]
+        else:
+            assert fed.left() == []
+            assert fed.peer.close_received == (1011, "a fragmented message was broken off")
+            fed.wire.arrive(fed.peer.take_output())
+            await fed.ws.wait_closed()
 
     run(scenario, flavour, collect=False)

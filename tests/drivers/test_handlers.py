@@ -245,7 +245,7 @@ async def test_a_listener_may_close_from_a_callback(driver: Driver) -> None:
     class Leaving(taut.Listener):
         def on_message(self, ws: Any, message: Any) -> None:
             ws.send_nowait("good bye")
-            asyncio.ensure_future(ws.close(4000, "had enough"))
+            self.closing = asyncio.ensure_future(ws.close(4000, "had enough"))
 
     async with driver.connected(Leaving) as (_, ws):
         await ws.send("hello")

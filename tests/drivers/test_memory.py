@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import gc
+import sys
 from typing import Any
 
 import pytest
@@ -15,9 +16,9 @@ __all__ = ["pytest_pyfunc_call"]
 
 
 @pytest.fixture(params=["asyncio", "debug"], autouse=True)
-def loop_name(request: pytest.FixtureRequest) -> Iterator[str]:
+def loop_name(request: pytest.FixtureRequest) -> str:
     """Here is nothing that depends on the loop."""
-    yield request.param
+    return str(request.param)
 
 
 class Log(asyncio.Protocol):
@@ -280,9 +281,6 @@ async def test_wrong_arguments_are_refused() -> None:
 
 
 async def test_a_pair_that_is_forgotten_warns() -> None:
-    import gc
-    import sys
-
     problems: list[Any] = []
     hook, sys.unraisablehook = sys.unraisablehook, problems.append
     try:

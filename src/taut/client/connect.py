@@ -31,6 +31,8 @@ __all__ = ["connect", "unix_connect"]
 _USER_AGENT = f"taut/{__version__}"
 
 _masks = MaskPool(os.urandom)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_masks.forget)
 
 
 class connect:  # used like a function, as in the websockets package
@@ -139,6 +141,7 @@ class connect:  # used like a function, as in the websockets package
             await self._link(loop, opening)
             await opening.done
         except BaseException:
+            opening.done.cancel()
             if opening.transport is not None:
                 opening.transport.abort()
             raise

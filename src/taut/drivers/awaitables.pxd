@@ -41,9 +41,9 @@ cdef extern from *:
         PYGEN_ERROR
         PYGEN_NEXT
     ctypedef PySendResult (*taut_send_slot)(PyObject *, PyObject *, PyObject **) except PYGEN_ERROR
-    ctypedef PyObject *(*taut_next_slot)(PyObject *) except? NULL
+    ctypedef PyObject *(*taut_next_slot)(PyObject *) noexcept
     void taut_install_slots(object type, taut_send_slot step, taut_next_slot next)
-    PyObject *taut_next_from_step(taut_send_slot step, PyObject *self) except? NULL
+    PyObject *taut_next_from_step(taut_send_slot step, PyObject *self) noexcept
     void Py_INCREF(PyObject *)
     void Py_DECREF(PyObject *)
 

@@ -185,7 +185,7 @@ cdef PySendResult done_step(PyObject *self, PyObject *value, PyObject **result) 
     return PYGEN_RETURN
 
 
-cdef PyObject *done_next(PyObject *self) except? NULL:
+cdef PyObject *done_next(PyObject *self) noexcept:
     return NULL
 
 
@@ -197,7 +197,7 @@ cdef PySendResult yield_step(PyObject *self, PyObject *value, PyObject **result)
     return PYGEN_RETURN if yielded else PYGEN_NEXT
 
 
-cdef PyObject *yield_next(PyObject *self) except? NULL:
+cdef PyObject *yield_next(PyObject *self) noexcept:
     return taut_next_from_step(yield_step, self)
 
 

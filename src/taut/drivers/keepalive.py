@@ -44,7 +44,10 @@ class _Group:
         self.due = now + self.period
         self.timer = self.loop.call_later(self.period, self._sweep)
         for connection in list(self.members):
-            connection.keepalive_tick(now, self.period, stalled)
+            try:
+                connection.keepalive_tick(now, self.period, stalled)
+            except Exception as exc:  # one connection must not cost the others their keepalive
+                self.loop.call_exception_handler({"message": "keepalive failed", "exception": exc})
 
 
 def _period(options: ConnectionOptions) -> float:

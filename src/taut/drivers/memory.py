@@ -19,9 +19,10 @@ from typing import Any, cast
 
 from ..types import BytesLike
 
-__all__ = ["MemoryTransport", "connect_in_memory"]
+__all__ = ["CAPACITY", "MemoryTransport", "check_capacity", "connect_in_memory"]
 
-_CAPACITY = 1 << 16
+CAPACITY = 1 << 16
+"""What each direction of a connection holds on its way, unless it is told otherwise (bytes)."""
 _HIGH_WATER = 1 << 16
 _READ_SIZE = 1 << 18
 
@@ -50,6 +51,10 @@ class MemoryTransport(asyncio.Transport):
         self._pressed = False
         self._closing = False
         self._ended = False
+
+    def attach(self, protocol: asyncio.BaseProtocol, peer: MemoryTransport) -> None:
+        """Say who is served, and which is the other end; for ``connect_in_memory``."""
+        self._protocol, self._peer = protocol, peer
 
     def __repr__(self) -> str:
         state = "ended" if self._ended else "closing" if self._closing else "open"
@@ -123,14 +128,13 @@ class MemoryTransport(asyncio.Transport):
 
     def write(self, data: BytesLike) -> None:
         """Send bytes; what does not fit into the pipe is kept until the peer has read. They are copied."""
-        if not isinstance(data, bytes | bytearray | memoryview):
-            raise TypeError(f"data must be bytes-like, not {type(data).__name__}")
+        piece = bytes(memoryview(data))
         if self._eof_written:
             raise RuntimeError("write() after write_eof()")
-        if self._ended or not data:
+        if self._ended or not piece:
             return
-        self._unsent.append(bytes(data))
-        self._unsent_size += len(self._unsent[-1])
+        self._unsent.append(piece)
+        self._unsent_size += len(piece)
         self._flow()
 
     def writelines(self, list_of_data: Iterable[BytesLike]) -> None:
@@ -268,12 +272,22 @@ class MemoryTransport(asyncio.Transport):
         return cast(asyncio.BaseProtocol, self._protocol)
 
 
+def check_capacity(capacity: object) -> int:
+    """``capacity`` if it is a number of bytes; else TypeError or ValueError."""
+    problem = f"capacity must be a number of bytes, at least 1, not {capacity!r}"
+    if isinstance(capacity, bool) or not isinstance(capacity, int):
+        raise TypeError(problem)
+    if capacity < 1:
+        raise ValueError(problem)
+    return capacity
+
+
 def connect_in_memory(
     loop: asyncio.AbstractEventLoop,
     first: asyncio.BaseProtocol,
     second: asyncio.BaseProtocol,
     *,
-    capacity: int = _CAPACITY,
+    capacity: int = CAPACITY,
     first_extra: Mapping[str, Any] | None = None,
     second_extra: Mapping[str, Any] | None = None,
 ) -> tuple[MemoryTransport, MemoryTransport]:
@@ -283,15 +297,13 @@ def connect_in_memory(
     ``get_extra_info`` of each transport knows. ``connection_made`` of ``first`` is called before that of ``second``,
     both before this returns.
     """
-    if capacity < 1:
-        raise ValueError(f"capacity must be a number of bytes, at least 1, not {capacity}")
+    check_capacity(capacity)
     ends = (
         MemoryTransport(loop, capacity, dict(first_extra or {})),
         MemoryTransport(loop, capacity, dict(second_extra or {})),
     )
-    for end, peer, protocol in ((ends[0], ends[1], first), (ends[1], ends[0], second)):
-        end._peer = peer
-        end.set_protocol(protocol)
-    for end, protocol in zip(ends, (first, second), strict=True):
-        protocol.connection_made(end)
+    ends[0].attach(first, ends[1])
+    ends[1].attach(second, ends[0])
+    first.connection_made(ends[0])
+    second.connection_made(ends[1])
     return ends

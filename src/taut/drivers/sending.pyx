@@ -50,6 +50,7 @@ cdef class Sender(Receiver):
         if self.sock is None:
             # aiofastnet's transports skip checks of type and thread here, which bytes from the loop's own thread pass.
             self.write = getattr(transport, "write_nocheck", transport.write)
+        transport.set_protocol(self)
         transport.set_write_buffer_limits(session.options.write_limit)
         return 0
 
@@ -192,7 +193,7 @@ cdef class Sender(Receiver):
     @property
     def unsent(self):
         """Bytes that have not left for the network yet."""
-        return self.session.output.length + self.transport.get_write_buffer_size()
+        return 0 if self.transport is None else self.session.output.length + self.transport.get_write_buffer_size()
 
     cdef int check_outbox(self) except -1:
         """A peer that does not read is not waited for without end: fail the connection, and send it nothing more."""

@@ -10,7 +10,8 @@ cdef class SocketTransport:
     cdef object protocol
     cdef object sock
     cdef object backlog
-    cdef object server
+    cdef object write_error
+    cdef object last_reads
     cdef Receiver receiver
     cdef int fd
     cdef size_t backlog_size
@@ -33,6 +34,8 @@ cdef class SocketTransport:
     cdef bint _read_once(self) except -1
     cdef long long _read_through_python(self) except? -1
     cdef _read_end(self)
+    cdef int _write_failed(self, object exc) except -1
+    cdef int _drop_backlog(self) except -1
     cdef int _keep(self, const uint8_t *data, size_t size, object owner) except -1
     cdef int _watch_pressure(self) except -1
     cdef int _fatal(self, object exc) except -1

@@ -70,6 +70,8 @@ cdef enum:
     # Reads in a row, where one does not do, before the loop turns.
     READS = 8
 
+cdef double LAST_READS = 5.0  # seconds to read what came before a write failed
+
 
 cdef object last_error():
     """The OSError of the system call that has just failed."""
@@ -108,7 +110,7 @@ cdef class SocketTransport:
             self.reading = True
             loop.add_reader(self.fd, self._read_ready)
 
-    def __dealloc__(self):
+    def __del__(self):
         if self.sock is not None:
             warnings.warn(f"unclosed transport on {self.sock}", ResourceWarning)
             self.sock.close()
@@ -194,7 +196,7 @@ cdef class SocketTransport:
     cdef int send_bytes(self, const uint8_t *data, size_t size, object owner) except -1:
         """Send, or keep what the kernel does not take: by reference to ``owner``, or as a copy if that is None."""
         cdef long long sent = 0
-        if self.fd < 0 or self.eof_wanted:
+        if self.fd < 0 or self.eof_wanted or self.write_error is not None:
             return 0
         if self.backlog_size == 0:
             sent = taut_send(self.fd, data, size)
@@ -203,7 +205,7 @@ cdef class SocketTransport:
                 return 0
             if sent < 0:
                 if not not_ready(errno):
-                    return self._end(last_error())
+                    return self._write_failed(last_error())
                 sent = 0
         return self._keep(data + sent, size - <size_t>sent, owner)
 
@@ -212,13 +214,13 @@ cdef class SocketTransport:
     ) except -1:
         """Send two pieces as one write; ``owner`` keeps the memory of the second alive."""
         cdef long long sent = 0
-        if self.fd < 0 or self.eof_wanted:
+        if self.fd < 0 or self.eof_wanted or self.write_error is not None:
             return 0
         if self.backlog_size == 0:
             sent = taut_send_two(self.fd, head, head_size, data, size)
             if sent < 0:
                 if not not_ready(errno):
-                    return self._end(last_error())
+                    return self._write_failed(last_error())
                 sent = 0
         if sent < <long long>head_size:
             self._keep(head + sent, head_size - <size_t>sent, None)
@@ -227,6 +229,28 @@ cdef class SocketTransport:
             sent -= head_size
         if <size_t>sent < size:
             self._keep(data + sent, size - <size_t>sent, owner)
+        return 0
+
+    cdef int _write_failed(self, object exc) except -1:
+        """The peer takes nothing more; but what it sent before is still here, and read before the end."""
+        self.write_error = exc
+        self._drop_backlog()
+        if self.closing:
+            return self._end(exc)
+        self.loop.call_soon(self._read_ready)
+        if self.last_reads is None:
+            self.last_reads = self.loop.call_later(LAST_READS, self._give_up)
+        return 0
+
+    def _give_up(self):
+        self._end(None)
+
+    cdef int _drop_backlog(self) except -1:
+        if self.writing:
+            self.writing = False
+            self.loop.remove_writer(self.fd)
+        self.backlog = None
+        self.backlog_size = 0
         return 0
 
     cdef int _keep(self, const uint8_t *data, size_t size, object owner) except -1:
@@ -278,7 +302,7 @@ cdef class SocketTransport:
             if self.backlog_size == 0 and self.closing:
                 self._end(None)
         except OSError as exc:
-            self._end(exc)
+            self._write_failed(exc)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as exc:
@@ -348,13 +372,12 @@ cdef class SocketTransport:
             return 0
         self.ended = self.closing = True
         self.pause_reading()
-        if self.writing:
-            self.writing = False
-            self.loop.remove_writer(self.fd)
-        self.backlog = None
-        self.backlog_size = 0
+        self._drop_backlog()
+        if self.last_reads is not None:
+            self.last_reads.cancel()
+            self.last_reads = None
         self.fd = -1
-        self.loop.call_soon(self._lost, exc)
+        self.loop.call_soon(self._lost, self.write_error if exc is None else exc)
         return 0
 
     def _lost(self, exc):

@@ -29,6 +29,7 @@ cdef class StreamDriver(Sender):
     cdef bint part_taken
     cdef object __weakref__
 
+    cdef Recv _new_awaitable(self, bint iterating)
     cdef int _ingest(self, uint8_t *data, size_t size) except -1
     cdef int _after_read(self) except -1
     cdef int _pause_reading(self) except -1

@@ -93,7 +93,7 @@ cdef PySendResult recv_step(PyObject *self, PyObject *value, PyObject **result) 
     return PYGEN_NEXT if message is None or type(message) is Waiter else PYGEN_RETURN
 
 
-cdef PyObject *recv_next(PyObject *self) except? NULL:
+cdef PyObject *recv_next(PyObject *self) noexcept:
     return taut_next_from_step(recv_step, self)
 
 
@@ -116,9 +116,8 @@ cdef class StreamDriver(Sender):
 
         ``on_message(driver, message)`` is called for every message instead of waiting for ``recv``.
         """
-        self.carry(transport, session)
         self.on_message = on_message
-        transport.set_protocol(self)
+        self.carry(transport, session)
 
     # -- from the transport ------------------------------------------------------------------------------------
 
@@ -162,9 +161,6 @@ cdef class StreamDriver(Sender):
     def connection_made(self, transport):
         raise RuntimeError("a driver takes over a transport with attach()")
 
-    def eof_received(self):
-        return False
-
     def connection_lost(self, exc):
         if self.stash is not None:
             self.session.read_limit *= 4
@@ -172,11 +168,13 @@ cdef class StreamDriver(Sender):
         self.session.receive_eof(exc)
         self.stash = None
         try:
+            if self.on_message is not None:
+                self._after_read()  # its last messages come before the news of the end
             self._lost(exc)
         finally:
             self._after_read()
             self.sock = None
-            self.write = None
+            self.write = self.on_message = self.recv_awaitable = self.next_awaitable = None
 
     def data_received(self, data):
         """For a transport that has just changed protocols, and goes on as it began."""
@@ -269,9 +267,11 @@ cdef class StreamDriver(Sender):
         if decode is not None:
             return self._recv_decoded(decode)
         # Kept for the next time; but one that somebody still holds is an operation of its own, and must not be shared.
+        # Once the connection is lost none is kept, so that nothing keeps the connection.
+        if self.transport is None:
+            return self._new_awaitable(False)
         if self.recv_awaitable is None or Py_REFCNT(<PyObject *>self.recv_awaitable) > 1:
-            self.recv_awaitable = Recv.__new__(Recv)
-            self.recv_awaitable.driver = self
+            self.recv_awaitable = self._new_awaitable(False)
         return self.recv_awaitable
 
     def __aiter__(self):
@@ -279,11 +279,17 @@ cdef class StreamDriver(Sender):
         return self
 
     def __anext__(self):
+        if self.transport is None:
+            return self._new_awaitable(True)
         if self.next_awaitable is None or Py_REFCNT(<PyObject *>self.next_awaitable) > 1:
-            self.next_awaitable = Recv.__new__(Recv)
-            self.next_awaitable.driver = self
-            self.next_awaitable.iterating = True
+            self.next_awaitable = self._new_awaitable(True)
         return self.next_awaitable
+
+    cdef Recv _new_awaitable(self, bint iterating):
+        cdef Recv awaitable = Recv.__new__(Recv)
+        awaitable.driver = self
+        awaitable.iterating = iterating
+        return awaitable
 
     def _recv_slow(self, bint iterating):
         """Everything but a message that is there for the taking: see ``recv_step`` for what may be returned."""
@@ -363,7 +369,7 @@ cdef class StreamDriver(Sender):
             self._after_read()
         if self.transport is None:
             return
-        if self.read_paused and self.stash is None and session.inbox.size < session.read_limit:
+        if self.read_paused and self.stash is None and (session.inbox.size < session.read_limit or session.dropping):
             self.read_paused = False
             self.transport.resume_reading()
         elif self.read_paused:
@@ -378,12 +384,9 @@ cdef class StreamDriver(Sender):
         """We are closing: read on, so that the peer's Close frame is seen, though nobody takes messages."""
         if self.recv_state != WAITING and self.on_message is None:
             self.session.drop_unread()
-        if self.stash is not None:
-            self._unstash()
-            self._after_read()
-        if self.read_paused and self.stash is None and self.transport is not None:
-            self.read_paused = False
-            self.transport.resume_reading()
+        if (self.stash is not None or self.read_paused) and not self.resume_scheduled:
+            self.resume_scheduled = True
+            self.loop.call_soon(self._resume_reading)
 
     # -- hooks, for what does not run per message --------------------------------------------------------------
 

@@ -8,6 +8,7 @@ __pyx_capi__: dict[str, object]
 @disjoint_base
 class MaskPool:
     def __init__(self, source: Callable[[int], bytes]) -> None: ...
+    def forget(self) -> None: ...
 
 @disjoint_base
 class Assembly:

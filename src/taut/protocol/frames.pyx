@@ -95,6 +95,11 @@ cdef class MaskPool:
         self.pool = b""
         self.used = 0
 
+    def forget(self):
+        """Begin with a fresh block: after a fork, for example, which must not send the parent's keys."""
+        self.pool = b""
+        self.used = 0
+
     cdef int next(self, uint32_t *key) except -1:
         if self.used + 4 > <size_t>PyBytes_GET_SIZE(self.pool):
             fresh = self.source(MASK_POOL)

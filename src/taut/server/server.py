@@ -21,6 +21,7 @@ from ..listener import Listener
 from ..options import check_deflate, check_number, check_port, check_sequence, check_ssl, connection_options
 from ..protocol.headers import is_token
 from ..protocol.http1 import RequestReader
+from ..protocol.session import valid_close_code
 from ..types import ConnectionOptions, DeflateOptions, Request, Response
 from .connection import Handler, ServerConnection
 from .opening import Opening
@@ -138,6 +139,8 @@ class Server:
         Handlers that have not returned ``close_timeout`` after their connections are closed are cancelled. Returns at
         once: ``wait_closed`` waits.
         """
+        if not valid_close_code(code):
+            raise ValueError(f"code must be 1000-1003, 1007-1014 or 3000-4999, not {code}")
         if self._closing is None:
             self._closing = self.loop.create_task(self._close(close_connections, code, reason))
 
@@ -156,16 +159,21 @@ class Server:
             self._no_openings = self.loop.create_future()
         connections = list(self.connections_open)
         if close_connections:
-            await asyncio.gather(*(connection.close(code, reason) for connection in connections))
+            endings = [connection.close(code, reason) for connection in connections]
         else:
-            await asyncio.gather(*(connection.wait_closed() for connection in connections))
+            endings = [connection.wait_closed() for connection in connections]
+        for failure in await asyncio.gather(*endings, return_exceptions=True):
+            if isinstance(failure, Exception):
+                self.logger.error("closing a connection failed", exc_info=failure)
         tasks = [task for connection in connections if (task := connection.handler_task) is not None]
         if tasks:
             _, pending = await asyncio.wait(tasks, timeout=self.options.close_timeout)
             for task in pending:
                 task.cancel()
             if pending:
-                await asyncio.wait(pending)
+                _, pending = await asyncio.wait(pending, timeout=self.options.close_timeout)
+            if pending:
+                self.logger.error("%d handlers go on although they were cancelled", len(pending))
         if self._no_openings is not None:
             await self._no_openings
         if not self._closed.done():

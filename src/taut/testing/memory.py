@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import ssl as ssl_module
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
 from ..client.connect import connect
 from ..client.opening import ClientConnection
 from ..client.opening import Opening as ClientOpening
-from ..drivers.memory import MemoryTransport, connect_in_memory
+from ..drivers.memory import CAPACITY, MemoryTransport, check_capacity, connect_in_memory
 from ..errors import ConnectionClosed
 from ..listener import Listener
 from ..server.connection import Handler, ServerConnection
 from ..server.server import Server, serve
 
 __all__ = ["MemoryServer", "connected", "memory_connect", "memory_serve"]
-
-_CAPACITY = 1 << 16
 
 
 class MemoryServer(Server):
@@ -78,21 +76,17 @@ class _ReportingConnection(ServerConnection):
 
 
 class memory_serve(serve):  # used like a function, as ``serve`` is
-    """Start a server in memory: ``async with memory_serve(handler) as server``, or ``server = await memory_serve(...)``.
+    """Start a server in memory: ``async with memory_serve(handler) as server``, or ``await memory_serve(handler)``.
 
     ``capacity`` (65536 bytes): what each direction of a connection holds on its way, as the buffers of sockets do. The
     rest is as for ``taut.serve``, without an address.
     """
 
-    def __init__(self, handler: Handler | type[Listener], *, capacity: int = _CAPACITY, **options: Any) -> None:
+    def __init__(self, handler: Handler | type[Listener], *, capacity: int = CAPACITY, **options: Any) -> None:
         for name in ("host", "port", "sock", "path", "ssl", "backlog", "reuse_port"):
             if name in options:
                 raise TypeError(f"{name} is not for servers in memory")
-        if isinstance(capacity, bool) or not isinstance(capacity, int):
-            raise TypeError(f"capacity must be a number of bytes, at least 1, not {capacity!r}")
-        if capacity < 1:
-            raise ValueError(f"capacity must be a number of bytes, at least 1, not {capacity!r}")
-        self.capacity = capacity
+        self.capacity = check_capacity(capacity)
         super().__init__(handler, **options)
 
     async def _start(self) -> MemoryServer:
@@ -104,7 +98,7 @@ class memory_serve(serve):  # used like a function, as ``serve`` is
 
 
 class memory_connect(connect):  # used like a function, as ``connect`` is
-    """Connect to a server in memory: ``async with memory_connect(server) as ws``, or ``ws = await memory_connect(...)``.
+    """Connect to a server in memory: ``async with memory_connect(server) as ws``, or ``await memory_connect(server)``.
 
     ``uri`` gives the request's Host and target; with wss:// the server sees a connection with TLS, though nothing is
     encrypted. ``address`` is what it sees as the client's address. The rest is as for ``taut.connect``.
@@ -113,17 +107,21 @@ class memory_connect(connect):  # used like a function, as ``connect`` is
     def __init__(
         self, server: MemoryServer, uri: str = "ws://localhost/", *, address: Any = "client", **options: Any
     ) -> None:
-        if not isinstance(server, MemoryServer):
-            raise TypeError(f"server must be what memory_serve gives, not {server!r}")
         for name in ("host", "port", "sock", "path", "ssl", "server_hostname"):
             if name in options:
                 raise TypeError(f"{name} is not for connections in memory")
-        self.server = server
+        self.server = _check_server(server)
         self.address = address
         super().__init__(uri, **options)
 
     async def _link(self, loop: asyncio.AbstractEventLoop, opening: ClientOpening) -> None:
         self.server.accept(opening, secure=self.uri.secure, address=self.address)
+
+
+def _check_server(server: object) -> MemoryServer:
+    if not isinstance(server, MemoryServer):
+        raise TypeError(f"server must be what memory_serve gives, not {server!r}")
+    return server
 
 
 @asynccontextmanager
@@ -134,7 +132,7 @@ async def connected(
     server: Mapping[str, Any] | None = None,
     client: Mapping[str, Any] | None = None,
     **options: Any,
-) -> AsyncIterator[ClientConnection]:
+) -> AsyncGenerator[ClientConnection]:
     """Serve one client in memory, and give its connection: ``async with connected(handler) as ws``.
 
     ``uri``: as for ``memory_connect``. ``server``, ``client``: options for one side; ``options``: for both, such as
