@@ -211,8 +211,8 @@ def test_the_defaults_of_options_are_as_the_table_says() -> None:
 
 def test_the_fixed_limits_are_as_the_table_says() -> None:
     connection, opening = (importlib.import_module(f"taut.{name}") for name in ("connection", "server.opening"))
-    session, stream = (
-        (ROOT / "src" / "taut" / name).read_text() for name in ("protocol/session.pyx", "drivers/stream.pyx")
+    session, sending = (
+        (ROOT / "src" / "taut" / name).read_text() for name in ("protocol/session.pyx", "drivers/sending.pxd")
     )
 
     def constant(source: str, name: str) -> int:
@@ -229,7 +229,7 @@ def test_the_fixed_limits_are_as_the_table_says() -> None:
         connection._GRACE,
         connection._LINGER,
         opening._LINGER,
-        constant(stream, "BUDGET"),
+        constant(sending, "BUDGET"),
         ContextPool().size,
     ]
 

@@ -370,7 +370,7 @@ class Connection(StreamDriver, asyncio.BufferedProtocol):
     def abort(self) -> None:
         """Drop the connection without a closing handshake; the peer sees 1006."""
         if self.transport is not None:
-            if self.session is not None:
+            if self.opened_at:
                 self.session.give_up()
             self.transport.abort()
 

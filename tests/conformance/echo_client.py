@@ -45,7 +45,7 @@ def main() -> None:
     arguments = parser.parse_args()
     work = run(arguments.uri, arguments.agent)
     if arguments.uvloop:
-        import uvloop  # noqa: PLC0415
+        import uvloop
 
         uvloop.run(work)
     else:

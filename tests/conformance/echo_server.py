@@ -42,7 +42,7 @@ def main() -> None:
     arguments = parser.parse_args()
     work = serve(Echo if arguments.listener else echo)
     if arguments.uvloop:
-        import uvloop  # noqa: PLC0415
+        import uvloop
 
         uvloop.run(work)
     else:

@@ -29,7 +29,7 @@ async def test_they_are_received_in_order_and_within_the_limit(driver: Driver) -
         await peer.request()
         write(b"".join(frames[40:]))
         (ws,) = connections
-        while not ws.read_paused:  # noqa: ASYNC110
+        while not ws.read_paused:
             await asyncio.sleep(0)
         for _ in range(5):
             await asyncio.sleep(0)

@@ -17,7 +17,7 @@ async def test_reading_is_not_resumed(driver: Driver) -> None:
     done = asyncio.Event()
 
     async def handler(ws: Any) -> None:
-        while not ws.read_paused:  # noqa: ASYNC110
+        while not ws.read_paused:
             await asyncio.sleep(0)
         ws.abort()
         await ws.wait_closed()

@@ -15,7 +15,7 @@ async def test_the_message_behind_it_arrives(driver: Driver) -> None:
     async def handler(ws: Any) -> None:
         async for part in ws.recv_streaming():
             received.append(bytes(part[:1]))
-            while not ws.read_paused:  # noqa: ASYNC110
+            while not ws.read_paused:
                 await asyncio.sleep(0)
             break
         received.append(await ws.recv())

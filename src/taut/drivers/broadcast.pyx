@@ -49,8 +49,8 @@ def broadcast(connections, message, *, text=None, bint raise_exceptions=False):
 
     ``text``: as in ``send``. Connections that are closing are passed over. One that is in the middle of a fragmented
     message misses this one, and one whose unsent bytes are over its ``outbox_limit`` is failed with 1008; with
-    ``raise_exceptions`` such losses are raised in one ExceptionGroup after all others were served. Raises TypeError when
-    the message is neither str nor bytes-like.
+    ``raise_exceptions`` such losses are raised in one ExceptionGroup after all others were served. Raises TypeError
+    when the message is neither str nor bytes-like.
     """
     cdef Sender driver
     cdef Session session

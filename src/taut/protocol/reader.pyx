@@ -11,7 +11,7 @@ A reader that wants a message in parts (``stream``) finds ``Fragment`` objects i
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_DecodeUTF8
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy
 
 from .frames cimport Assembly, decode_binary, decode_text
