@@ -127,6 +127,7 @@ class CloseInfo:
 
 
 HeadersLike: TypeAlias = "Headers | Mapping[str, str] | Iterable[tuple[str, str]]"
+"""What headers may be given as."""
 
 
 class Headers(MutableMapping[str, str]):
@@ -164,6 +165,7 @@ class Headers(MutableMapping[str, str]):
         return ((name, value) for _, name, value in self._lines)
 
     def copy(self) -> Headers:
+        """The same lines, to be changed without changing these."""
         return Headers(self)
 
     def __getitem__(self, name: str) -> str:

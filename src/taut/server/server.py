@@ -68,6 +68,7 @@ class Server:
     # -- what openings need ------------------------------------------------------------------------------------
 
     def request_reader(self) -> RequestReader:
+        """A reader of one request, with the limits of this server."""
         return RequestReader(max_head=self.max_head, max_headers=self.max_headers)
 
     def new_opening(self) -> Opening:
@@ -81,6 +82,7 @@ class Server:
             self._no_openings.set_result(None)
 
     def new_connection(self) -> ServerConnection:
+        """A connection of this server that is not open yet."""
         return ServerConnection(self.loop, self.options, self.logger, self)
 
     def connection_done(self, connection: ServerConnection) -> None:
@@ -90,6 +92,7 @@ class Server:
     # -- running -----------------------------------------------------------------------------------------------
 
     async def start(self, sockets: Sequence[socket.socket]) -> None:
+        """Accept connections on these sockets; ``serve`` calls it. Raises ``OSError`` when listening fails."""
         self._sockets = tuple(sockets)
         settings = self._settings
         for sock in sockets:
