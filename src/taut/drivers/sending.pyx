@@ -28,7 +28,7 @@ cdef enum:
     # Output beyond this leaves even while more messages are waiting.
     CORK_LIMIT = 1 << 16
     # From this size on, a payload is sent from where it is, and not copied behind its head.
-    LARGE = 1 << 14
+    LARGE = 1 << 12
     OP_TEXT = 1
     OP_BINARY = 2
     FIN = 0x80

@@ -139,6 +139,7 @@ cdef class StreamDriver(Sender):
         return self._after_read()
 
     def is_buffered_protocol(self):
+        """For ``aiofastnet``: it reads into ``get_buffer``."""
         return True
 
     def get_buffer(self, sizehint):
