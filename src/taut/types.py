@@ -255,7 +255,8 @@ class ConnectionOptions:
     """What governs an open connection, whichever side it is on.
 
     ``max_size``: largest message (bytes, after inflating), None for no limit.  ``max_frame_size``: largest
-    frame payload (bytes), None for ``max_size``.  ``max_fragments``: most frames in a message, None for no limit.
+    frame payload (bytes), None for no limit of its own.  ``max_fragments``: most frames in a message, None for no
+    limit.
     ``read_limit``: unread bytes at which reading from the peer pauses.  ``write_limit``: unsent bytes at
     which ``send`` waits.  ``ping_interval``, ``ping_timeout``, ``close_timeout``: seconds, None to disable.
     ``outbox_limit``: unsent bytes at which a peer that ``send_nowait`` and ``broadcast`` do not wait for is given up.
