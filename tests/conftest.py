@@ -1,4 +1,4 @@
-"""What all tests share: how many examples the property tests draw.
+"""What all tests share: how many examples the property tests draw, and that processes can be interrupted.
 
 ``HYPOTHESIS_PROFILE`` names a profile: ``default``, or ``fuzz`` for a long search (``make fuzz``).
 """
@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 from hypothesis import HealthCheck, settings
 
@@ -14,3 +15,7 @@ settings.register_profile(
     "fuzz", max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+# What a shell puts in the background starts with SIGINT ignored, and its children inherit that; tests interrupt them.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)

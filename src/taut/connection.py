@@ -417,7 +417,7 @@ class Connection(StreamDriver, asyncio.BufferedProtocol):
             self._keep_reading()
         else:
             self._end_within(self.options.close_timeout)
-            self._keep_reading()  # with TLS, the end is an exchange in both directions
+            self._read_to_end()  # with TLS, the end is an exchange in both directions
             if not self.session.is_client:
                 transport.close()
 

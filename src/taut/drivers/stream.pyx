@@ -389,6 +389,13 @@ cdef class StreamDriver(Sender):
             self.resume_scheduled = True
             self.loop.call_soon(self._resume_reading)
 
+    def _read_to_end(self):
+        """All is said: what still arrives is read, so that the end of the stream is seen, and not looked at."""
+        self.stash = None
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+
     # -- hooks, for what does not run per message --------------------------------------------------------------
 
     def _recv_decoded(self, decode):
