@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv build demo test test-all check format conformance conformance-full fuzz bench dist clean
+.PHONY: help venv build demo services test test-all check format conformance conformance-full fuzz bench dist clean
 
 # The first interpreter that runs (a shim may be there and fail) and is recent enough.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -72,9 +72,14 @@ build: $(BUILT) ## Build the native modules in place
 demo: $(BUILT) ## Start the demonstration server, talk to it, and serve until interrupted (PORT=8765)
 	@exec $(BIN)/python -m taut.cli demo --port $(PORT)
 
+services: $(BUILT) $(TESTABLE) ## Start the real servers that the tests use (nginx, proxies, Node's ws), until interrupted
+	@cd tests && exec $(abspath $(BIN))/python -m services start
+
 # --- Proof
 
+# Without a service, the tests that want it fail and say so; the others are still worth running.
 test: $(BUILT) $(TESTABLE) ## Run the test suite (ARGS='-k name -x' is handed to pytest)
+	-@cd tests && $(abspath $(BIN))/python -m services install
 	$(BIN)/python -m pytest $(ARGS)
 
 test-all: test ## The same on Python 3.12 and 3.13 as well, where they are found

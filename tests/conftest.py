@@ -1,4 +1,4 @@
-"""What all tests share: how many examples the property tests draw, and that processes can be interrupted.
+"""What all tests share: the real services, how many examples property tests draw, that processes can be interrupted.
 
 ``HYPOTHESIS_PROFILE`` names a profile: ``default``, or ``fuzz`` for a long search (``make fuzz``).
 """
@@ -9,6 +9,9 @@ import os
 import signal
 
 from hypothesis import HealthCheck, settings
+from services import dante, dante_auth, nginx, node_ws, node_wss, tinyproxy, tinyproxy_auth
+
+__all__ = ["dante", "dante_auth", "nginx", "node_ws", "node_wss", "tinyproxy", "tinyproxy_auth"]
 
 settings.register_profile("default", max_examples=100, deadline=None)
 settings.register_profile(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -45,7 +44,8 @@ BLOCKS = [block for page in PAGES for block in read_blocks(page)]
 
 def prose(page: Path) -> list[str]:
     """The lines outside fenced blocks."""
-    inside, lines = False, []
+    inside = False
+    lines: list[str] = []
     for line in page.read_text(encoding="utf-8").splitlines():
         if line.startswith("```"):
             inside = not inside
@@ -65,13 +65,22 @@ def anchor(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", text).replace(" ", "-")
 
 
+def tables(lines: list[str]) -> list[list[list[str]]]:
+    """The cells of every table: of its header first, then of each row; rulers are left out."""
+    found: list[list[list[str]]] = []
+    before = ""
+    for line in lines:
+        if line.startswith("|") and not before.startswith("|"):
+            found.append([])
+        if line.startswith("|") and not re.fullmatch(r"[| -]+-[| -]*", line):
+            found[-1].append([cell.strip() for cell in line.split("|")[1:-1]])
+        before = line
+    return found
+
+
 def rows(lines: list[str]) -> list[list[str]]:
     """The cells of every table row, without headers and rulers."""
-    found: list[list[str]] = []
-    for line, following in itertools.pairwise([*lines, ""]):
-        if line.startswith("|") and not re.match(r"\|[ -]*-", line) and not re.match(r"\|[ -]*-[ -|]*$", following):
-            found.append([cell.strip() for cell in line.split("|")[1:-1]])
-    return found
+    return [row for table in tables(lines) for row in table[1:]]
 
 
 def named(cell: str) -> list[str]:

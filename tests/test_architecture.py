@@ -72,6 +72,8 @@ FORBIDDEN_IN_PROTOCOL = {
 THIRD_PARTIES = {
     "protocol": {"httptools", "isal", "zlib_ng"},
     "drivers": {"aiofastnet"},
+    "client": {"python_socks"},
+    "server": {"jwt"},
     "cli": {"prompt_toolkit", "rich", "uvloop"},
 }
 COMPILED_AGAINST = {"cpython", "cython", "libc"}  # what Cython files cimport beside us

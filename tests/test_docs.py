@@ -22,12 +22,13 @@ import runpy
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pages import BLOCKS, PAGES, ROOT, Block, anchor, headings, prose
+from pages import BLOCKS, PAGES, ROOT, Block, anchor, headings, named, prose
 
 EXAMPLES = ROOT / "examples"
 PYTHON = [sys.executable, "-X", "dev", "-W", "error"]
@@ -36,13 +37,14 @@ TIMEOUT = 30
 # -- programs --------------------------------------------------------------------------------------------------
 
 
-def finish(arguments: list[str], directory: Path) -> tuple[int, str, str]:
-    """Run Python to its end: exit status, stdout, stderr."""
+def finish(arguments: list[str], directory: Path, typed: str = "") -> tuple[int, str, str]:
+    """Run Python to its end, with ``typed`` as its input: exit status, stdout, stderr."""
     done = subprocess.run(
         [*PYTHON, *arguments],
         cwd=directory,
         env=os.environ | {"PYTHONUTF8": "1"},
         check=False,
+        input=typed,
         capture_output=True,
         text=True,
         encoding="utf-8",
@@ -59,7 +61,7 @@ def run(program: str, directory: Path) -> str:
 
 
 @contextlib.contextmanager
-def serving(arguments: list[str], directory: Path, stream: str, pattern: str) -> Iterator[tuple[str, list[str]]]:
+def serving(arguments: list[str], directory: Path, stream: str, pattern: str) -> Generator[tuple[str, list[str]]]:
     """Run a server, give the port that it prints and a list for the rest of what it prints, and end it with Ctrl-C."""
     with subprocess.Popen(
         [*PYTHON, *arguments],
@@ -88,7 +90,7 @@ BEFORE_SERVER = "import logging\nlogging.basicConfig(level=logging.INFO)\n"
 
 
 @contextlib.contextmanager
-def serving_block(block: Block, directory: Path) -> Iterator[tuple[str, list[str]]]:
+def serving_block(block: Block, directory: Path) -> Generator[tuple[str, list[str]]]:
     assert block.text.count("8765") == 1
     program = BEFORE_SERVER + block.text.replace("8765", "0")
     with serving(["-c", program], directory, "stderr", r"server listening on 127\.0\.0\.1:(\d+)") as port:
@@ -208,11 +210,63 @@ def test_the_example_chat_keeps_rooms_apart(tmp_path: Path) -> None:
     assert rest == ["", ""]
 
 
+def test_the_example_of_market_data_misses_nothing_though_it_is_dropped(tmp_path: Path) -> None:
+    with serving([*example("market_feed.py"), "20"], tmp_path, "stdout", LISTENING) as (port, rest):
+        client = [str(EXAMPLES / "market_client.py"), f"ws://127.0.0.1:{port}/", "50"]
+        status, printed, problems = finish(client, tmp_path)
+    assert status == 0, problems
+    assert re.fullmatch(r"([2-9]|\d\d) drops, last tick \d+\nACME +\d+\.\d\d\nINITECH +\d+\.\d\d\n", printed)
+    assert set(problems.splitlines()) == {
+        "attempt 1: connection lost: 1006 (abnormal closure), without a completed closing handshake"
+    }
+    assert rest == ["", ""]
+
+
+def test_the_example_chat_client_chats(tmp_path: Path) -> None:
+    with serving(example("chat_server.py"), tmp_path, "stdout", LISTENING) as (port, rest):
+        client = [str(EXAMPLES / "chat_client.py"), f"ws://127.0.0.1:{port}/"]
+        status, printed, problems = finish(client, tmp_path, "anybody?\nnobody\n")
+    assert (status, printed.splitlines()[:1]) == (0, ["1 here"])
+    assert problems.splitlines() == ["-- open", "-- closing", "-- closed"]
+    assert rest == ["", ""]
+
+
+def test_the_example_of_json_rpc_answers_every_call(tmp_path: Path) -> None:
+    with serving(example("jsonrpc_server.py"), tmp_path, "stdout", LISTENING) as (port, rest):
+        status, printed, problems = finish([str(EXAMPLES / "jsonrpc_client.py"), f"ws://127.0.0.1:{port}/"], tmp_path)
+    assert (status, problems) == (0, "")
+    assert printed.splitlines() == [
+        "sums: 0 2 4 6 8 10 12 14 16 18",
+        "fast: DONE",
+        "slow: slept 0.1 s",
+        "error: division by zero (-32000)",
+    ]
+    assert rest == ["", ""]
+
+
+@pytest.mark.parametrize("name", ["market_client.py", "chat_client.py", "jsonrpc_client.py"])
+def test_an_example_client_says_in_one_line_that_nobody_listens(name: str, tmp_path: Path) -> None:
+    status, printed, problems = finish([str(EXAMPLES / name), "ws://127.0.0.1:1/"], tmp_path)
+    assert (status, printed) == (1, "")
+    assert re.fullmatch(r"cannot connect to ws://127\.0\.0\.1:1/: .+", problems.splitlines()[-1])
+
+
 def test_every_example_is_tested_and_has_a_docstring() -> None:
     names = {path.name for path in EXAMPLES.glob("*.py")}
-    assert names == {"echo_server.py", "echo_client.py", "chat_server.py", "listener_server.py"}
+    kinds = ("chat", "echo", "jsonrpc")
+    pairs = {f"{kind}_{side}.py" for kind in kinds for side in ("client", "server")}
+    assert names == pairs | {"listener_server.py", "market_client.py", "market_feed.py"}
+    readme = (ROOT / "README.md").read_text()
+    assert set(re.findall(r"\(examples/(\w+\.py)\)", readme)) == names
     for name in names:
         assert runpy.run_path(str(EXAMPLES / name))["__doc__"], name
+
+
+def test_every_extra_is_named_where_installing_is_described() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"].keys()
+    assert set(re.findall(r"pip install '\.\[(\w+)\]'", (ROOT / "README.md").read_text())) == extras
+    (line,) = re.findall(r"^Extras: ([^.]+)\.$", (ROOT / "docs" / "getting-started.md").read_text(), re.MULTILINE)
+    assert set(named(line)) == extras
 
 
 # -- links -----------------------------------------------------------------------------------------------------
@@ -233,7 +287,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_anchors_are_unique_and_levels_are_not_skipped(page: Path) -> None:
-    anchors = [anchor(text) for level, text in headings(page) if page.name != "CHANGELOG.md"]
+    anchors = [anchor(text) for _, text in headings(page) if page.name != "CHANGELOG.md"]
     assert len(anchors) == len(set(anchors))
     levels = [level for level, _ in headings(page)]
     assert levels[0] == 1

@@ -1,34 +1,37 @@
 """What the documentation says about names, signatures, defaults and limits is what the code says.
 
 In ``reference.md`` a heading of the third level is a public name, one of the fourth level a method, and a stub below it
-is its signature.  Attributes are the first cells of tables.
+is its signature.  Arguments are the first cells of tables whose header says ``argument``, attributes those of tables
+whose header says ``attribute``.
 """
 
 from __future__ import annotations
 
 import ast
 import enum
-import importlib
 import inspect
+import queue
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
 import pytest
-from pages import BLOCKS, DOCS, ROOT, named, rows, section
+from pages import BLOCKS, DOCS, named, rows, tables
+from public import CLASSES, CONNECT_DEFAULTS
 
 import taut
+import taut.sync
 import taut.testing
-from taut.protocol.deflate import ContextPool
-from taut.protocol.http1 import RequestReader, ResponseReader
+from taut.client.options import ConnectArguments
+from taut.options import CONNECTION_OPTIONS
 
 # -- the reference ---------------------------------------------------------------------------------------------
 
 REFERENCE = DOCS / "reference.md"
-CLASSES = {name: value for name in taut.__all__ if isinstance(value := getattr(taut, name), type) and name[0].isupper()}
 
 
 @dataclass
@@ -38,12 +41,13 @@ class Entry:
     lines: list[str]
     stubs: dict[str, ast.FunctionDef | ast.AsyncFunctionDef]
     members: list[str]
+    arguments: list[str]
     attributes: list[str]
 
 
 def read_reference() -> dict[str, Entry]:
     entries: dict[str, Entry] = {}
-    entry, member, code = Entry([], {}, [], []), "", None
+    entry, member, code = Entry([], {}, [], [], []), "", None
     for line in REFERENCE.read_text(encoding="utf-8").splitlines():
         if code is not None:
             if line == "```":
@@ -56,50 +60,79 @@ def read_reference() -> dict[str, Entry]:
         elif line == "```python":
             code = ""
         elif line.startswith("### "):
-            member, entry = "", Entry([], {}, [], [])
+            member, entry = "", Entry([], {}, [], [], [])
             entries[line.removeprefix("### ").replace("\\", "")] = entry
         elif line.startswith("#### "):
-            member = line.removeprefix("#### ").partition(".")[2]
-            if member:
+            of, dot, member = line.removeprefix("#### ").rpartition(".")
+            if dot:
+                assert entries[of] is entry
                 entry.members.append(member)
         elif line.startswith("## "):
-            member, entry = "", Entry([], {}, [], [])
+            member, entry = "", Entry([], {}, [], [], [])
             entries[line] = entry
         else:
             entry.lines.append(line)
     for entry in entries.values():
-        entry.attributes = [name for row in rows(entry.lines) for name in named(row[0])]
+        for (header, *_), *described in tables(entry.lines):
+            names = [name for row in described for name in named(row[0])]
+            if header == "argument":
+                entry.arguments += names
+            elif header == "attribute":
+                entry.attributes += names
     return entries
 
 
 ENTRIES = read_reference()
+MODULES = {"": taut, "sync.": taut.sync, "testing.": taut.testing}
+"""By what stands before their names in the reference."""
 NOT_API = {named(row[0])[0]: set(named(row[1])) for row in rows(ENTRIES["## Not part of the API"].lines)}
 
 
-def public(value: type) -> set[str]:
+def public(value: object) -> set[str]:
     return {name for name in dir(value) if not name.startswith("_")}
 
 
 def test_the_reference_has_every_public_name_and_no_other() -> None:
     documented = {name for name in ENTRIES if not name.startswith("## ")}
-    assert {name for name in documented if not name.startswith("testing.")} == set(taut.__all__)
-    assert {name.removeprefix("testing.") for name in documented if name.startswith("testing.")} == set(
-        taut.testing.__all__
-    )
+    assert documented == {f"{prefix}{name}" for prefix, module in MODULES.items() for name in module.__all__}
 
 
-@pytest.mark.parametrize(
-    "name", ["Connection", "ServerConnection", "Server", "Listener", "CloseInfo", "Stats", "Request", "Response"]
-)
+# What is made by taut and looked at, or used, by a program.
+OBJECTS = ["Connection", "ServerConnection", "Server", "Listener", "Session", "Pool"]
+RECORDS = ["Attempt", "CloseInfo", "Loss", "PoolStats", "Request", "Response", "SessionStats", "Stats"]
+OPTIONS = ["Ack", "ConnectionOptions", "DeflateOptions", "OfflineQueue", "ReconnectPolicy"]
+
+
+@pytest.mark.parametrize("name", [*OBJECTS, *RECORDS])
 def test_the_reference_has_every_public_attribute(name: str) -> None:
     entry, value = ENTRIES[name], CLASSES[name]
     documented = set(entry.members) | set(entry.attributes)
     apart = NOT_API.get(name, set())
-    inherited = public(taut.Connection) if value is taut.ServerConnection else set()
+    inherited = public(taut.Connection) if value is taut.ServerConnection else set[str]()
     assert not documented & apart
     missing = public(value) - documented - apart - inherited
     assert not missing, f"reference.md neither documents these nor says that they are not part of the API: {missing}"
     assert documented | apart <= public(value), "reference.md has attributes that do not exist"
+
+
+def test_the_reference_has_every_public_attribute_of_the_blocking_api() -> None:
+    """Read from live objects: unlike those of asyncio, they have attributes that their classes do not show."""
+    handled: queue.SimpleQueue[taut.sync.ServerConnection] = queue.SimpleQueue()
+
+    def handler(ws: taut.sync.ServerConnection) -> None:
+        handled.put(ws)
+        ws.wait_closed()
+
+    with taut.sync.serve(handler, "127.0.0.1", 0) as server:
+        threading.Thread(target=server.serve_forever).start()
+        with taut.sync.connect(f"ws://127.0.0.1:{server.port}/") as ws:
+            objects: dict[str, object] = {"ServerConnection": handled.get(timeout=10), "Connection": ws}
+            objects |= {"Pong": ws.ping(), "Server": type(server)}
+            for name, value in objects.items():
+                entry = ENTRIES[f"sync.{name}"]
+                documented = {*entry.members, *entry.attributes, *NOT_API.get(f"sync.{name}", ())}
+                inherited = public(ws) if name == "ServerConnection" else set[str]()
+                assert public(value) - inherited == documented - inherited, name
 
 
 def test_the_reference_has_what_headers_add_to_a_mapping() -> None:
@@ -109,12 +142,36 @@ def test_the_reference_has_what_headers_add_to_a_mapping() -> None:
     assert public(taut.Headers) - own <= set(named(text))
 
 
-@pytest.mark.parametrize("name", ["ConnectionOptions", "DeflateOptions"])
+@pytest.mark.parametrize("name", OPTIONS)
 def test_the_reference_has_every_option(name: str) -> None:
     assert ENTRIES[name].attributes == [field.name for field in fields(CLASSES[name])]
 
 
-@pytest.mark.parametrize("name", ["CloseCode", "Opcode", "State", "Initiator"])
+def test_the_reference_has_every_option_of_connect() -> None:
+    table = [row for row in rows(ENTRIES["connect"].lines) if len(row) == 3]
+    written = {named(row[0])[0]: eval(named(row[1])[0], {"__version__": taut.__version__}) for row in table}
+    assert written == CONNECT_DEFAULTS
+    assert CONNECT_DEFAULTS.keys() | CONNECTION_OPTIONS - {"cancel_on_close"} == ConnectArguments.__annotations__.keys()
+
+
+def test_every_public_class_is_held_to_the_code_by_one_of_these_tests() -> None:
+    errors = {name for name, value in CLASSES.items() if issubclass(value, taut.WebSocketException)}
+    apart = {"ClientConnection", "Headers"}
+    assert set(CLASSES) == {*OBJECTS, *RECORDS, *OPTIONS, *MEMBERS, *errors, *apart}
+
+
+@pytest.mark.parametrize("name", [name for name, entry in ENTRIES.items() if entry.arguments])
+def test_the_reference_has_every_argument_of_a_signature(name: str) -> None:
+    """With the options of ``connect`` in the place of those that are not in the signature."""
+    stub = ENTRIES[name].stubs[""].args
+    arguments = [each.arg for each in (*stub.args, *stub.kwonlyargs, stub.kwarg) if each is not None]
+    assert ENTRIES[name].arguments == arguments
+
+
+MEMBERS = ["CloseCode", "Opcode", "State", "SessionState", "Initiator"]
+
+
+@pytest.mark.parametrize("name", MEMBERS)
 def test_the_reference_has_every_member(name: str) -> None:
     kind = CLASSES[name]
     assert issubclass(kind, enum.Enum)
@@ -130,11 +187,16 @@ def test_the_reference_has_the_data_of_every_exception(name: str) -> None:
     values: dict[str, Any] = {
         "info": taut.CloseInfo(taut.Initiator.LOCAL, 1000),
         "response": taut.Response(404, "Not Found"),
+        "proxy": "http://localhost",
     }
-    parameters = inspect.signature(kind).parameters.values() if kind is not taut.WebSocketException else ()
-    exc = kind(*(values.get(p.name, 1) for p in parameters if p.default is p.empty))
+    # The others are made without any arguments of their own.
+    bare = (taut.WebSocketException, taut.ConnectError, taut.PoolClosed)
+    parameters = () if kind in bare else inspect.signature(kind).parameters.values()
+    needed = [p for p in parameters if p.default is p.empty]
+    by_name = {p.name: values.get(p.name, 1) for p in needed if p.kind is p.KEYWORD_ONLY}
+    exc = kind(*(values.get(p.name, 1) for p in needed if p.kind is not p.KEYWORD_ONLY), **by_name)
     data = set(vars(exc)) | {
-        key for base in kind.__mro__ for key, value in vars(base).items() if isinstance(value, property)
+        key for base in kind.__mro__ for key, value in vars(base).items() if isinstance(value, property | tuple)
     }
     bases = [base.__name__ for base in kind.__mro__ if base.__name__ in CLASSES]
     assert {key for key in data if not key.startswith("_")} == {
@@ -150,12 +212,11 @@ def stubs() -> Iterator[Any]:
 
 @pytest.mark.parametrize(("title", "member", "stub"), list(stubs()))
 def test_a_signature_is_that_of_the_code(title: str, member: str, stub: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
-    module = taut.testing if title.startswith("testing.") else taut
-    name = title.removeprefix("testing.")
-    value = getattr(module, name)
+    prefix, dot, name = title.rpartition(".")
+    value = getattr(MODULES[prefix + dot], name)
     value = getattr(value, member) if member else value
     assert stub.name == (member or name)
-    scope = {"Headers": taut.Headers, "__version__": taut.__version__}
+    scope = {name: getattr(taut, name) for name in ("Headers", "OfflineQueue", "ReconnectPolicy", "__version__")}
     exec(compile(ast.Module([_without_annotations(stub)], []), str(REFERENCE), "exec"), scope)
     written, actual = (
         [(p.name, p.kind, _comparable(p)) for p in inspect.signature(each).parameters.values()]
@@ -163,7 +224,7 @@ def test_a_signature_is_that_of_the_code(title: str, member: str, stub: ast.Func
     )
     assert written == actual
     waits = title == "Connection" and member in ("recv", "send")  # awaitables that are no coroutines
-    gives = member == "recv_streaming"  # an asynchronous generator
+    gives = title == "Connection" and member == "recv_streaming"  # an asynchronous generator
     if member:
         assert isinstance(stub, ast.AsyncFunctionDef) == (waits or gives or inspect.iscoroutinefunction(value))
 
@@ -186,66 +247,6 @@ def _comparable(parameter: inspect.Parameter) -> object:
 def test_every_alias_is_as_the_reference_says() -> None:
     assert named(ENTRIES["Data"].lines[1])[0] == str(taut.Data)
     assert named(ENTRIES["HeadersLike"].lines[1])[0] == taut.HeadersLike
-
-
-# -- limits ----------------------------------------------------------------------------------------------------
-
-LIMITS = DOCS / "limits.md"
-
-
-def defaults(of: Any) -> dict[str, Any]:
-    return {p.name: p.default for p in inspect.signature(of).parameters.values() if p.default is not p.empty}
-
-
-def test_the_defaults_of_options_are_as_the_table_says() -> None:
-    written = {named(row[0])[0]: ast.literal_eval(named(row[1])[0]) for row in rows(section(LIMITS, "Options"))}
-    flags = {"strict_pongs", "cancel_on_close"}
-    for flag in flags:
-        assert f"`{flag}` (`{defaults(taut.ConnectionOptions)[flag]}`)" in "\n".join(section(LIMITS, "Options"))
-    options = defaults(taut.ConnectionOptions)
-    on_both = {name: defaults(taut.serve)[name] for name in ("open_timeout", "max_head", "max_headers")}
-    assert on_both == {name: defaults(taut.connect)[name] for name in on_both}
-    expected = {name: value for name, value in options.items() if name not in flags} | on_both
-    assert written == expected | {"backlog": defaults(taut.serve)["backlog"]}
-
-
-def test_the_fixed_limits_are_as_the_table_says() -> None:
-    connection, opening = (importlib.import_module(f"taut.{name}") for name in ("connection", "server.opening"))
-    session, sending = (
-        (ROOT / "src" / "taut" / name).read_text() for name in ("protocol/session.pyx", "drivers/sending.pxd")
-    )
-
-    def constant(source: str, name: str) -> int:
-        (value,) = re.findall(rf"^ +{name} = (\d+)$", source, re.MULTILINE)
-        return int(value)
-
-    control = constant(session, "MAX_CONTROL")
-    assert defaults(RequestReader)["max_line"] == defaults(ResponseReader)["max_line"]
-    assert [ast.literal_eval(named(row[1])[0]) for row in rows(section(LIMITS, "Fixed limits"))] == [
-        defaults(RequestReader)["max_line"],
-        defaults(ResponseReader)["max_body"],
-        control,
-        control - 2,
-        connection._GRACE,
-        connection._LINGER,
-        opening._LINGER,
-        constant(sending, "BUDGET"),
-        ContextPool().size,
-    ]
-
-
-def test_the_defaults_in_other_tables_are_those_of_the_code() -> None:
-    deflate = defaults(taut.DeflateOptions)
-    for row in rows(section(DOCS / "compression.md", "Options")):
-        for name in named(row[0]):
-            assert ast.literal_eval(row[1]) == deflate.pop(name)
-    assert deflate == {}
-    sizes = {name: int(row[2].split()[0]) * 1024 ** " KM".index(row[2].split()[1][0])
-             for row in rows(section(DOCS / "messages.md", "Backpressure"))
-             for name in named(row[1])}  # fmt: skip
-    assert sizes == {
-        name: defaults(taut.ConnectionOptions)[name] for name in ("read_limit", "write_limit", "outbox_limit")
-    }
 
 
 # -- errors ----------------------------------------------------------------------------------------------------
@@ -286,7 +287,7 @@ def test_the_page_of_the_command_has_its_options_and_their_defaults(command: str
     common = set(re.findall(OPTION, page.partition("## taut serve")[0]))
     text = page.partition(f"## taut {command}\n")[2].partition("\n## ")[0]
     assert set(re.findall(OPTION, text)) | common - {"--help"} == options
-    defaults_there = dict(re.findall(rf"({OPTION}) [A-Z]+ [^()]*\(default: ([^)]+)\)", described))
+    defaults_there = dict(re.findall(rf"({OPTION}) [A-Z]+ (?:(?!--)[^()])*\(default: ([^)]+)\)", described))
     defaults_here = {re.findall(OPTION, row[0])[0]: row[1] for row in rows(text.splitlines()) if row[1]}
     if command != "demo":  # which has no table
         assert defaults_here == defaults_there

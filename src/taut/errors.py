@@ -8,30 +8,49 @@ is the same.
 from __future__ import annotations
 
 import re
+import ssl
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .types import CloseInfo, Request, Response
+    from .types import Attempt, CloseInfo, Request, Response
 
 __all__ = [
+    "CertificateError",
     "ConcurrencyError",
+    "ConnectError",
+    "ConnectRefused",
     "ConnectionClosed",
     "ConnectionClosedError",
     "ConnectionClosedOK",
+    "DialError",
     "InvalidHandshake",
     "InvalidHeader",
     "InvalidMessage",
     "InvalidOrigin",
+    "InvalidProxy",
     "InvalidStatus",
     "InvalidURI",
     "InvalidUpgrade",
+    "JournalError",
     "MissingExtra",
     "NegotiationError",
     "OpenTimeout",
     "PayloadTooBig",
+    "PoolClosed",
+    "PoolTimeout",
     "ProtocolError",
+    "ProxyError",
+    "QueueFull",
+    "ReconnectFailed",
+    "RedirectError",
+    "TLSError",
     "WebSocketException",
 ]
+
+
+def _without_credentials(uri: str) -> str:
+    """``uri`` as it may be shown: credentials do not belong in logs."""
+    return re.sub(r"(?<=://)[^/?#@]*@", "***@", uri)
 
 
 class WebSocketException(Exception):
@@ -120,11 +139,155 @@ class InvalidURI(WebSocketException, ValueError):
         self.problem = problem
 
     def __str__(self) -> str:
-        shown = re.sub(r"(?<=://)[^/?#@]*@", "***@", self.uri)  # credentials do not belong in logs
-        return f"{shown!r} is not a WebSocket URI: {self.problem}"
+        return f"{_without_credentials(self.uri)!r} is not a WebSocket URI: {self.problem}"
 
 
-class InvalidHandshake(WebSocketException):
+class InvalidProxy(WebSocketException, ValueError):
+    """``proxy`` is not the URL of a proxy that can be used; ``problem`` says why."""
+
+    def __init__(self, proxy: str, problem: str) -> None:
+        super().__init__(proxy, problem)
+        self.proxy = proxy
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"proxy: {_without_credentials(self.proxy)!r} cannot be used: {self.problem}"
+
+
+class ConnectError(WebSocketException):
+    """No connection could be opened: the family of everything that a client meets before its connection is open.
+
+    ``attempts``: what was tried, in order, and what became of it.
+    """
+
+    attempts: tuple[Attempt, ...] = ()
+
+
+class DialError(ConnectError, OSError):
+    """The server could not be reached: no address, no route, nobody listening.
+
+    ``errno`` and ``strerror`` are those of the cause where there is a single one, else None.
+    """
+
+    def __init__(self, problem: str, *, errno: int | None = None) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.errno = errno
+
+    def __str__(self) -> str:
+        return self.problem
+
+
+class ConnectRefused(DialError, ConnectionRefusedError):
+    """At every address of the server, nobody listens."""
+
+
+class TLSError(DialError, ssl.SSLError):
+    """The TLS handshake with the server, or with an HTTPS proxy, failed."""
+
+
+class CertificateError(TLSError, ssl.SSLCertVerificationError):
+    """The certificate was not accepted: not trusted, for another name, expired, or not one of ``pins``."""
+
+
+class ProxyError(ConnectError):
+    """A proxy refused, or failed, to give a way to the server; ``proxy`` is its URL without credentials.
+
+    ``response``: the answer of an HTTP proxy, 407 for example; None for SOCKS.
+    """
+
+    def __init__(self, proxy: str, problem: str, *, response: Response | None = None) -> None:
+        super().__init__(proxy, problem)
+        self.proxy = _without_credentials(proxy)
+        self.problem = problem
+        self.response = response
+
+    def __str__(self) -> str:
+        return f"proxy {self.proxy}: {self.problem}"
+
+
+class ReconnectFailed(ConnectError):
+    """A session gave up: its policy allows no more attempts, or what happened is final.
+
+    ``reason``: the exception that decided it; ``attempts``: the last attempts to connect.
+    """
+
+    def __init__(self, problem: str, reason: BaseException) -> None:
+        super().__init__(problem, reason)
+        self.problem = problem
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.problem}: {self.reason}"
+
+
+class QueueFull(WebSocketException):
+    """A message was refused because the queue holds as much as it may; ``size`` of it, and the limits.
+
+    ``option``: the limit that was reached, "max_messages" or "max_bytes".
+    """
+
+    def __init__(self, size: int, limit: int, option: str) -> None:
+        super().__init__(size, limit, option)
+        self.size = size
+        self.limit = limit
+        self.option = option
+
+    def __str__(self) -> str:
+        return f"the queue has reached its limit of {self.limit} ({self.option})"
+
+
+class PoolTimeout(WebSocketException, TimeoutError):
+    """No connection of a pool became free within ``timeout`` seconds.
+
+    ``size``, ``ready``, ``in_use``, ``waiting``: the pool then, as in its ``stats``.  ``last_error``: why some
+    connection is not ready, where that is known.
+    """
+
+    def __init__(
+        self,
+        timeout: float,
+        *,
+        size: int,
+        ready: int,
+        in_use: int,
+        waiting: int,
+        last_error: BaseException | None = None,
+    ) -> None:
+        super().__init__(timeout, size, ready, in_use, waiting)
+        self.timeout = timeout
+        self.size = size
+        self.ready = ready
+        self.in_use = in_use
+        self.waiting = waiting
+        self.last_error = last_error
+
+    def __str__(self) -> str:
+        text = f"no connection of the pool was free within {self.timeout:g} s"
+        text += f" ({self.ready} of {self.size} ready, {self.in_use} in use, {self.waiting} waiting)"
+        return text if self.last_error is None else f"{text}; last failure: {self.last_error!r}"
+
+
+class PoolClosed(WebSocketException, RuntimeError):
+    """A pool is closed, or closing, and gives no connection any more."""
+
+    def __str__(self) -> str:
+        return "the pool is closed"
+
+
+class JournalError(WebSocketException, OSError):
+    """The file of a queue cannot be opened, read or written; ``path`` of it, and what the ``problem`` is."""
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(f"{path}: {problem}")
+        self.path = path
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"the queue's file {self.path!r} cannot be used: {self.problem}"
+
+
+class InvalidHandshake(ConnectError):
     """The opening handshake did not succeed (RFC 6455, section 4).
 
     ``request`` and ``response`` are set as far as they were known at that point.
@@ -209,6 +372,13 @@ class InvalidOrigin(InvalidHeader):
 
 class NegotiationError(InvalidHandshake):
     """No subprotocol or extension could be agreed upon, or the answer is not one that was offered."""
+
+
+class RedirectError(InvalidHandshake):
+    """The server redirected to where the client does not go; see ``response``.
+
+    Too often, from wss to ws, without a usable Location, or to another origin while the address was given by hand.
+    """
 
 
 class OpenTimeout(InvalidHandshake, TimeoutError):

@@ -11,6 +11,9 @@ from typing import Any, cast
 from .types import ConnectionOptions, DeflateOptions
 
 __all__ = [
+    "CONNECTION_OPTIONS",
+    "check_choice",
+    "check_count",
     "check_deflate",
     "check_number",
     "check_port",
@@ -20,7 +23,8 @@ __all__ = [
     "connection_options",
 ]
 
-_KNOWN = {field.name for field in fields(ConnectionOptions)}
+CONNECTION_OPTIONS = frozenset(field.name for field in fields(ConnectionOptions))
+"""The names of what governs an open connection."""
 _SIZES_OR_NONE = ("max_size", "max_frame_size", "max_fragments")
 _SIZES = ("read_limit", "write_limit", "outbox_limit")
 _TIMES = ("ping_interval", "ping_timeout", "close_timeout")
@@ -76,10 +80,27 @@ def check_text(name: str, value: object) -> None:
         raise TypeError(f"{name} must be a str, not {value!r}")
 
 
-def check_ssl(value: object) -> None:
+def check_count(name: str, value: object, *, least: int, optional: bool = False) -> None:
+    """Refuse what is no whole number of at least ``least``, nor None where that is allowed."""
+    wanted = f"a whole number, at least {least}" + (", or None for no limit" if optional else "")
+    if value is None and optional:
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be {wanted}, not {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be {wanted}, not {value!r}")
+
+
+def check_choice(given: Sequence[str]) -> None:
+    """Refuse options that exclude each other; ``given`` are the names of those that are there."""
+    if len(given) > 1:
+        raise ValueError(f"{' and '.join(given)} exclude each other")
+
+
+def check_ssl(value: object, name: str = "ssl") -> None:
     """Refuse what is neither an ``ssl.SSLContext`` nor None: True, for example, which other libraries take."""
     if value is not None and not isinstance(value, ssl.SSLContext):
-        raise TypeError(f"ssl must be an ssl.SSLContext or None, not {value!r}")
+        raise TypeError(f"{name} must be an ssl.SSLContext or None, not {value!r}")
 
 
 def check_port(value: object) -> None:
@@ -100,8 +121,8 @@ def _is_whole(value: object, least: int, most: int | None = None) -> bool:
 def connection_options(given: Mapping[str, Any]) -> ConnectionOptions:
     """The record of what was given by name. Raises TypeError for an unknown name, as a function call would."""
     for name, value in given.items():
-        if name not in _KNOWN:
-            known = ", ".join(sorted(_KNOWN))
+        if name not in CONNECTION_OPTIONS:
+            known = ", ".join(sorted(CONNECTION_OPTIONS))
             raise TypeError(f"unexpected option {name}; known are {known}, and those of the signature")
         if name in _SIZES_OR_NONE:
             _check_size(name, value, optional=True)

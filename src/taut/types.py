@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias, cast
 
 __all__ = [
+    "Attempt",
     "BytesLike",
     "CloseCode",
     "CloseInfo",
@@ -124,6 +125,25 @@ class CloseInfo:
         if self.cause is not None:
             text += f"; {type(self.cause).__name__}: {self.cause}"
         return text
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt to reach one address, by a client.
+
+    ``uri``: what was to be opened, without credentials.  ``address``: host and port, or the path of a socket; the name
+    itself when it could not be resolved.  ``stage``: how far it came: "dns", "connect", "proxy", "tls" or "handshake".
+    ``elapsed``: seconds.  ``error``: what ended it.
+    """
+
+    uri: str
+    address: str
+    stage: str
+    elapsed: float
+    error: BaseException
+
+    def __str__(self) -> str:
+        return f"{self.address} ({self.stage}, {self.elapsed:.3f} s): {str(self.error) or type(self.error).__name__}"
 
 
 HeadersLike: TypeAlias = "Headers | Mapping[str, str] | Iterable[tuple[str, str]]"

@@ -86,7 +86,7 @@ async def test_a_socket_pair() -> None:
     peer = Peer(client=False)
     await asyncio.get_running_loop().create_connection(lambda: peer, sock=theirs)
     async with gone_after(peer):
-        opening = asyncio.ensure_future(taut.connect("ws://localhost/", sock=ours)._open())
+        opening = asyncio.ensure_future(taut.connect("ws://localhost/", sock=ours).open())
         await peer.respond()
         ws = await opening
         await ws.send("x")

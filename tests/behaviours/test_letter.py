@@ -70,7 +70,7 @@ async def test_a_violation_fails_the_connection(tcp: Driver, violation: str) -> 
 @pytest.mark.parametrize("what", ["masked", "not deflate", "fragmented pong"])
 async def test_a_client_is_as_strict(tcp: Driver, what: str) -> None:
     async with tcp.raw_serve() as raw:
-        opening = asyncio.ensure_future(raw.connect(close_timeout=1)._open())
+        opening = asyncio.ensure_future(raw.connect(close_timeout=1).open())
         peer = await raw.accept()
         await peer.respond([("Sec-WebSocket-Extensions", "permessage-deflate")] if what == "not deflate" else ())
         ws = await opening
@@ -197,7 +197,7 @@ async def test_a_hook_cannot_make_up_a_subprotocol(tcp: Driver, caplog: pytest.L
 @pytest.mark.parametrize("answer", ["other", "chat, superchat", ""])
 async def test_a_client_refuses_a_subprotocol_that_it_did_not_offer(tcp: Driver, answer: str) -> None:
     async with tcp.raw_serve() as raw:
-        opening = asyncio.ensure_future(raw.connect(subprotocols=["chat"])._open())
+        opening = asyncio.ensure_future(raw.connect(subprotocols=["chat"]).open())
         await (await raw.accept()).respond([("Sec-WebSocket-Protocol", answer)])
         with pytest.raises(taut.InvalidHandshake):
             await opening
@@ -271,12 +271,12 @@ async def test_offers_are_accepted_or_declined_as_the_rfc_says(tcp: Driver, offe
 )
 async def test_a_client_refuses_an_extension_that_it_did_not_offer_so(tcp: Driver, answer: str) -> None:
     async with tcp.raw_serve() as raw:
-        opening = asyncio.ensure_future(raw.connect()._open())
+        opening = asyncio.ensure_future(raw.connect().open())
         await (await raw.accept()).respond([("Sec-WebSocket-Extensions", answer)])
         with pytest.raises(taut.InvalidHandshake):
             await opening
     async with tcp.raw_serve() as raw:
-        opening = asyncio.ensure_future(raw.connect(compression=None)._open())
+        opening = asyncio.ensure_future(raw.connect(compression=None).open())
         await (await raw.accept()).respond([("Sec-WebSocket-Extensions", "permessage-deflate")])
         with pytest.raises(taut.InvalidHandshake):
             await opening
@@ -333,7 +333,7 @@ async def test_handshake_keys_are_fresh_for_every_connection(tcp: Driver) -> Non
     async with tcp.raw_serve() as raw:
         connecting = raw.connect()
         for _ in range(20):
-            opening = asyncio.ensure_future(connecting._open())
+            opening = asyncio.ensure_future(connecting.open())
             peer = await raw.accept()
             request = await peer.respond()
             keys.add(next(line for line in request.split("\r\n") if line.startswith("Sec-WebSocket-Key")))

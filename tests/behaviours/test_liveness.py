@@ -249,7 +249,7 @@ async def test_a_vanished_peer_is_noticed_in_time(tcp: Driver) -> None:
 
 async def test_a_vanished_server_is_noticed_by_its_client(tcp: Driver) -> None:
     async with tcp.raw_serve() as raw:
-        opening = asyncio.ensure_future(raw.connect(**FAST)._open())
+        opening = asyncio.ensure_future(raw.connect(**FAST).open())
         peer = await raw.accept()
         await peer.respond()
         ws = await opening
@@ -278,7 +278,7 @@ async def test_a_peer_that_drips_cannot_prolong_close(tcp: Driver, side: str) ->
             dripping.cancel()
     else:
         async with tcp.raw_serve() as raw:
-            opening = asyncio.ensure_future(raw.connect(close_timeout=0.2)._open())
+            opening = asyncio.ensure_future(raw.connect(close_timeout=0.2).open())
             peer = await raw.accept()
             await peer.respond()
             dripping = asyncio.create_task(drip(peer))
@@ -290,7 +290,7 @@ async def test_a_peer_that_drips_cannot_prolong_close(tcp: Driver, side: str) ->
 async def test_a_peer_that_answers_close_and_then_holds_the_stream_cannot_prolong_it(tcp: Driver) -> None:
     """The time is counted from the beginning of ``close``, not from the last sign of life."""
     async with tcp.raw_serve() as raw:
-        opening = asyncio.ensure_future(raw.connect(close_timeout=0.4)._open())
+        opening = asyncio.ensure_future(raw.connect(close_timeout=0.4).open())
         peer = await raw.accept()
         await peer.respond()
         ws = await opening

@@ -2,69 +2,14 @@
 
 from __future__ import annotations
 
-import re
-import signal
-import subprocess
-import sys
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from typing import IO, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
-
-PYTHON = [sys.executable, "-X", "dev", "-W", "error"]
-TIMEOUT = 30
-
-
-class Process:
-    """A running command; ``stdin`` stays open until ``finish``."""
-
-    def __init__(self, arguments: list[str], **options: Any) -> None:
-        streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
-        self.popen = subprocess.Popen(arguments, text=True, encoding="utf-8", **streams)
-
-    def _wait_for(self, stream: IO[str] | None, pattern: str) -> re.Match[str]:
-        assert stream is not None
-        seen = ""
-        for line in stream:
-            seen += line
-            if found := re.search(pattern, line):
-                return found
-        raise AssertionError(f"the command ended without printing {pattern!r}, but {seen!r}")
-
-    def wait_for(self, pattern: str) -> re.Match[str]:
-        """The first line of stdout from here on that matches."""
-        return self._wait_for(self.popen.stdout, pattern)
-
-    def wait_for_error(self, pattern: str) -> re.Match[str]:
-        """The first line of stderr from here on that matches."""
-        return self._wait_for(self.popen.stderr, pattern)
-
-    def write(self, text: str) -> None:
-        assert self.popen.stdin is not None
-        self.popen.stdin.write(text)
-        self.popen.stdin.flush()
-
-    def interrupt(self, number: int = signal.SIGINT) -> None:
-        self.popen.send_signal(number)
-
-    def finish(self) -> tuple[int, str, str]:
-        """Close stdin, and wait for the end: exit status, and what was printed since."""
-        out, err = self.popen.communicate(timeout=TIMEOUT)
-        return self.popen.returncode, out, err
-
-    def wait(self) -> int:
-        """Wait for the end while stdin stays open: exit status."""
-        return self.popen.wait(timeout=TIMEOUT)
-
-    def kill(self) -> None:
-        if self.popen.poll() is None:
-            self.popen.kill()
-        self.popen.wait(timeout=TIMEOUT)
-        for stream in (self.popen.stdin, self.popen.stdout, self.popen.stderr):
-            if stream is not None and not stream.closed:
-                with suppress(BrokenPipeError):
-                    stream.close()
+from commands import PYTHON, TIMEOUT, Process, RawServer, Serve, Terminal
+from websockets.sync.server import ServerConnection, serve
 
 
 @pytest.fixture
@@ -104,3 +49,47 @@ def echo_server(start: Callable[..., Process], loop: str) -> str:
     """The URI of a ``taut serve --echo``."""
     process = start("serve", "--echo", "--port", "0", loop)
     return process.wait_for(r"ws://\S+")[0]
+
+
+@pytest.fixture
+def server() -> Iterator[Serve]:
+    """Serve with a handler of the ``websockets`` package; gives the URI."""
+    running: list[tuple[Any, threading.Thread]] = []
+
+    def start_server(handler: Callable[[ServerConnection], None], **options: Any) -> str:
+        instance = serve(handler, "127.0.0.1", 0, **options)
+        thread = threading.Thread(target=instance.serve_forever)
+        thread.start()
+        running.append((instance, thread))
+        scheme = "wss" if "ssl" in options else "ws"
+        return f"{scheme}://127.0.0.1:{instance.socket.getsockname()[1]}/"
+
+    yield start_server
+    for instance, thread in running:
+        instance.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def raw_server() -> Iterator[RawServer]:
+    instance = RawServer()
+    yield instance
+    instance.close()
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
+    """Start ``taut`` with these arguments on a terminal, with a state folder of its own."""
+    terminals: list[Terminal] = []
+
+    def start_terminal(
+        *arguments: str, command: list[str] | None = None, environment: dict[str, str] | None = None, **streams: Any
+    ) -> Terminal:
+        environment = {"XDG_STATE_HOME": str(tmp_path / "state")} | (environment or {})
+        line = [*(command or [*PYTHON, "-m", "taut"]), *arguments]
+        terminals.append(Terminal(line, environment=environment, **streams))
+        return terminals[-1]
+
+    yield start_terminal
+    for each in terminals:
+        each.kill()

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
 import pty
 import queue
@@ -11,101 +9,15 @@ import ssl
 import struct
 import sys
 import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
 
 import pytest
 import trustme
+from commands import RawServer, Serve, listen_to, talk
 from websockets.datastructures import Headers
-from websockets.sync.server import ServerConnection, serve
-
-Serve = Callable[..., str]
-
-
-@pytest.fixture
-def server() -> Iterator[Serve]:
-    """Serve with a handler of the ``websockets`` package; gives the URI."""
-    running: list[tuple[Any, threading.Thread]] = []
-
-    def start_server(handler: Callable[[ServerConnection], None], **options: Any) -> str:
-        instance = serve(handler, "127.0.0.1", 0, **options)
-        thread = threading.Thread(target=instance.serve_forever)
-        thread.start()
-        running.append((instance, thread))
-        scheme = "wss" if "ssl" in options else "ws"
-        return f"{scheme}://127.0.0.1:{instance.socket.getsockname()[1]}/"
-
-    yield start_server
-    for instance, thread in running:
-        instance.shutdown()
-        thread.join()
-
-
-class RawServer:
-    """A server of one connection that does only what a test tells it."""
-
-    def __init__(self) -> None:
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.listener.settimeout(30)
-        self.uri = f"ws://127.0.0.1:{self.listener.getsockname()[1]}/"
-        self.stream: Any = None
-        self.sock: Any = None
-
-    def read_request(self) -> bytes:
-        self.sock, _ = self.listener.accept()
-        self.sock.settimeout(30)
-        self.stream = self.sock.makefile("rb")
-        lines = []
-        while (line := self.stream.readline()) not in (b"\r\n", b""):
-            lines.append(line)
-        return b"".join(lines)
-
-    def open(self) -> None:
-        key = next(
-            line for line in self.read_request().split(b"\r\n") if line.lower().startswith(b"sec-websocket-key:")
-        )
-        accept = hashlib.sha1(key.partition(b":")[2].strip() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
-        self.sock.sendall(
-            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Accept: " + base64.b64encode(accept) + b"\r\n\r\n"
-        )
-
-    def read_frame(self) -> tuple[int, bytes]:
-        """Opcode and payload of a short frame."""
-        first, second = self.stream.read(2)
-        key = self.stream.read(4)
-        payload = bytes(byte ^ key[i % 4] for i, byte in enumerate(self.stream.read(second & 0x7F)))
-        return first & 0x0F, payload
-
-    def write_frame(self, opcode: int, payload: bytes) -> None:
-        self.sock.sendall(bytes([0x80 | opcode, len(payload)]) + payload)
-
-    def close(self) -> None:
-        for closeable in (self.stream, self.sock, self.listener):
-            if closeable is not None:
-                closeable.close()
-
-
-@pytest.fixture
-def raw_server() -> Iterator[RawServer]:
-    instance = RawServer()
-    yield instance
-    instance.close()
-
-
-def talk(run: Any, uri: str, *options: str, **more: Any) -> tuple[int, str, list[str]]:
-    status, out, err = run("connect", uri, *options, **more)
-    return status, out, err.splitlines()
-
-
-def listen_to(start: Any, uri: str, *options: str) -> tuple[int, str, list[str]]:
-    """Connect with nothing to say, until the server closes."""
-    process = start("connect", uri, *options)
-    status = process.wait()
-    return status, process.popen.stdout.read(), process.popen.stderr.read().splitlines()
-
+from websockets.sync.server import ServerConnection
 
 # -- messages --------------------------------------------------------------------------------------------------
 
@@ -240,7 +152,7 @@ def test_insecure_accepts_any_certificate(start: Any, server: Serve, loop: str) 
     status, out, _ = listen_to(start, uri, "--insecure", loop)
     assert (status, out) == (0, "secret\n")
     status, out, err = listen_to(start, uri, loop)
-    assert (status, out) == (1, "")
+    assert (status, out) == (3, "")
     assert err[0].startswith(f"taut connect: cannot connect to {uri}: ")
     assert "certificate" in err[0].lower()
     assert len(err) == 1
@@ -250,14 +162,15 @@ def test_a_refused_connection_is_one_line_without_the_password(run: Any, loop: s
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     status, out, err = talk(run, f"ws://me:sesame@127.0.0.1:{port}/", loop)
-    assert (status, out) == (1, "")
-    assert err == [f"taut connect: cannot connect to ws://127.0.0.1:{port}/: Connection refused"]
+    assert (status, out) == (3, "")
+    refused = f"127.0.0.1:{port} cannot be reached: Connection refused"
+    assert err == [f"taut connect: cannot connect to ws://127.0.0.1:{port}/: {refused}"]
 
 
 def test_a_refused_handshake_is_one_line(run: Any, server: Serve, loop: str) -> None:
     uri = server(lambda ws: None, process_request=lambda ws, request: ws.respond(403, "no"))
     status, out, err = talk(run, uri, loop)
-    assert (status, out) == (1, "")
+    assert (status, out) == (4, "")
     assert err == [f"taut connect: cannot connect to {uri}: the server answered the handshake with HTTP 403"]
 
 
@@ -266,7 +179,7 @@ def test_a_server_that_is_none_is_one_line(start: Any, raw_server: RawServer, lo
     raw_server.read_request()
     raw_server.sock.sendall(b"220 mail.example.org ESMTP\r\n")
     raw_server.sock.shutdown(socket.SHUT_WR)
-    assert process.wait() == 1
+    assert process.wait() == 4
     err = process.popen.stderr.read()
     assert err.startswith(f"taut connect: cannot connect to {raw_server.uri}: ")
     assert err.count("\n") == 1

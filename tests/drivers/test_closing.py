@@ -114,7 +114,7 @@ async def test_the_server_ends_the_stream_first(driver: Driver) -> None:
 
 async def test_the_client_leaves_the_end_of_the_stream_to_the_server(driver: Driver) -> None:
     async with driver.raw_serve() as raw:
-        opening = asyncio.ensure_future(raw.connect()._open())
+        opening = asyncio.ensure_future(raw.connect().open())
         peer = await raw.accept()
         await peer.respond()
         ws = await opening
@@ -134,7 +134,7 @@ async def test_the_client_leaves_the_end_of_the_stream_to_the_server(driver: Dri
 
 async def test_a_server_that_does_not_end_the_stream_is_not_waited_for(driver: Driver) -> None:
     async with driver.raw_serve() as raw:
-        opening = asyncio.ensure_future(raw.connect(close_timeout=0.1)._open())
+        opening = asyncio.ensure_future(raw.connect(close_timeout=0.1).open())
         peer = await raw.accept()
         await peer.respond()
         ws = await opening
@@ -186,7 +186,7 @@ async def test_messages_before_the_end_are_received(driver: Driver) -> None:
     """Whether the stream ends with a Close frame or without."""
     for orderly in (True, False):
         async with driver.raw_serve() as raw:
-            opening = asyncio.ensure_future(raw.connect()._open())
+            opening = asyncio.ensure_future(raw.connect().open())
             peer = await raw.accept()
             await peer.respond()
             ws = await opening

@@ -113,7 +113,7 @@ async def test_a_first_message_behind_the_request_is_not_lost(driver: Driver) ->
 
 async def test_a_first_message_behind_the_response_is_not_lost(driver: Driver) -> None:
     async with driver.raw_serve() as raw:
-        opening = asyncio.ensure_future(raw.connect()._open())
+        opening = asyncio.ensure_future(raw.connect().open())
         peer = await raw.accept()
         await peer.respond(behind=peer.encode(TEXT, b"early") + peer.encode(TEXT, b"bird"))
         ws = await opening

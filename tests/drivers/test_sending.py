@@ -229,7 +229,7 @@ async def test_text_that_cannot_be_encoded_is_refused_and_harmless(driver: Drive
 
 async def test_masks_are_fresh_for_every_frame(driver: Driver) -> None:
     async with driver.raw_serve() as raw:
-        opening = asyncio.ensure_future(raw.connect(compression=None)._open())
+        opening = asyncio.ensure_future(raw.connect(compression=None).open())
         peer = await raw.accept()
         await peer.respond()
         ws = await opening

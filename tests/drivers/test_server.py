@@ -93,7 +93,7 @@ async def test_a_request_that_is_being_decided_is_answered_with_503(driver: Driv
         await gate.wait()
 
     async with driver.serve(echo, process_request=process_request) as server:
-        opening = asyncio.ensure_future(driver.connect(server)._open())
+        opening = asyncio.ensure_future(driver.connect(server).open())
         await asked.wait()
         server.close()
         gate.set()
@@ -291,7 +291,7 @@ async def test_a_response_that_cannot_be_sent_is_a_500(driver: Driver, asynchron
 
 async def test_a_server_that_does_not_answer_is_not_waited_for(driver: Driver) -> None:
     async with driver.raw_serve() as raw:
-        opening = asyncio.ensure_future(raw.connect(open_timeout=0.1)._open())
+        opening = asyncio.ensure_future(raw.connect(open_timeout=0.1).open())
         peer = await raw.accept()
         with pytest.raises(taut.OpenTimeout) as caught:
             await opening
@@ -302,7 +302,7 @@ async def test_a_server_that_does_not_answer_is_not_waited_for(driver: Driver) -
 
 async def test_a_cancelled_connect_leaves_nothing_open(driver: Driver) -> None:
     async with driver.raw_serve() as raw:
-        opening = asyncio.ensure_future(raw.connect()._open())
+        opening = asyncio.ensure_future(raw.connect().open())
         peer = await raw.accept()
         await peer.read_head()
         opening.cancel()
@@ -323,7 +323,7 @@ async def test_a_cancelled_connect_leaves_nothing_open(driver: Driver) -> None:
 )
 async def test_an_answer_that_is_no_acceptance_fails_the_handshake(driver: Driver, answer: bytes) -> None:
     async with driver.raw_serve() as raw:
-        opening = asyncio.ensure_future(raw.connect()._open())
+        opening = asyncio.ensure_future(raw.connect().open())
         peer = await raw.accept()
         await peer.read_head()
         if answer:

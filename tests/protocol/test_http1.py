@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taut.errors import InvalidMessage
-from taut.protocol.http1 import RequestReader, ResponseReader, encode_request, encode_response
+from taut.protocol.http1 import RequestReader, ResponseReader, encode_connect, encode_request, encode_response
 from taut.types import Headers, Request, Response
 
 UPGRADE = b"Upgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -716,6 +716,48 @@ def test_response_limits() -> None:
     assert ResponseReader(max_head=len(ACCEPTED), max_headers=4, max_line=50).feed(ACCEPTED)
 
 
+# ---- responses to CONNECT ----
+
+
+@pytest.mark.parametrize(
+    "start", [b"HTTP/1.1 200 OK", b"HTTP/1.0 200 Connection established", b"HTTP/1.1 204", b"HTTP/1.1 299 "]
+)
+@pytest.mark.parametrize(
+    "lines", [[], [b"Content-Length: 5"], [b"Transfer-Encoding: chunked"], [b"Connection: close"], [b"Via: 1.1 a"]]
+)
+def test_tunnel_begins_behind_the_head(start: bytes, lines: list[bytes]) -> None:
+    """RFC 9110, 9.3.6: Content-Length and Transfer-Encoding MUST be ignored in a successful response to CONNECT."""
+    data = b"\r\n".join([start, *lines]) + b"\r\n\r\n"
+    whole, bitten = ResponseReader(tunnel=True), ResponseReader(tunnel=True)
+    assert whole.feed(data + b"\x16\x03\x01")
+    assert whole.remaining == b"\x16\x03\x01"
+    assert [bitten.feed(byte) for byte in bytewise(data)] == [False] * (len(data) - 1) + [True]
+    assert bitten.remaining == b""
+    assert whole.response == bitten.response
+    assert len(whole.response.headers) == len(lines)
+
+
+def test_tunnel_behind_interim_responses() -> None:
+    reader = ResponseReader(tunnel=True)
+    assert reader.feed(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\nrest")
+    assert (reader.response.status_code, reader.remaining) == (200, b"rest")
+
+
+@pytest.mark.parametrize("status", [300, 403, 407, 503])
+def test_refused_tunnel_has_a_body(status: int) -> None:
+    reader = ResponseReader(tunnel=True)
+    assert not reader.feed(b"HTTP/1.1 %d X\r\nContent-Length: 5\r\n\r\nhel" % status)
+    assert reader.feed(b"lo")
+    assert (reader.response.status_code, reader.response.body) == (status, b"hello")
+
+
+def test_body_of_200_without_tunnel() -> None:
+    reader = ResponseReader()
+    assert not reader.feed(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")
+    assert reader.feed(b"hello")
+    assert reader.response.body == b"hello"
+
+
 # ---- any bytes, any split ----
 
 fragments = st.sampled_from(
@@ -785,6 +827,28 @@ def test_encode_request() -> None:
     assert encode_request(Request("/chat?a=b", headers)) == (
         b"GET /chat?a=b HTTP/1.1\r\nHost: example.com\r\nX-Latin: caf\xe9\r\nx-empty: \r\nX: 1\r\nX: 2\r\n\r\n"
     )
+
+
+@pytest.mark.parametrize("authority", ["example.com:443", "127.0.0.1:80", "[::1]:8080", "a_b.example.:1"])
+def test_encode_connect(authority: str) -> None:
+    assert encode_connect(authority, Headers([("Host", authority), ("X", "caf\u00e9")])) == (
+        f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\nX: caf\u00e9\r\n\r\n".encode("latin-1")
+    )
+
+
+@pytest.mark.parametrize(
+    "authority",
+    ["", "a", "a:", ":80", "a:b", "a:123456", "::1:80", "[::1]", "[g]:80", "[::1]x:80", "a b:80", "a:80 ", "a:80\r\n",
+     "a/b:80", "u@a:80", "caf\u00e9:80", "http://a:80", "a\r\nX: y:80"],
+)  # fmt: skip
+def test_encode_connect_refuses_an_authority(authority: str) -> None:
+    with pytest.raises(ValueError, match="authority"):
+        encode_connect(authority, Headers())
+
+
+def test_encode_connect_refuses_a_header() -> None:
+    with pytest.raises(ValueError, match="header X:"):
+        encode_connect("a:80", Headers([("X", "a\r\nb")]))
 
 
 def test_encode_response() -> None:

@@ -24,8 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the ``taut`` command and return its exit status.
 
     ``argv``: the arguments without the name of the command (default: those of the process). The status is 0 when all
-    went well, 1 when it did not, 128 plus the number of the signal that interrupted it. Raises ``SystemExit`` with
-    status 2 for a wrong argument, after a message on stderr, and with 0 for ``--help`` and ``--version``.
+    went well, 128 plus the number of the signal that interrupted it, or else tells what went wrong (docs/command.md).
+    Raises ``SystemExit`` with status 2 for a wrong argument, after a message on stderr, and with 0 for ``--help`` and
+    ``--version``.
     """
     prepare_streams()
     arguments = _parser().parse_args(argv)

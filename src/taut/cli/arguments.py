@@ -6,7 +6,17 @@ import argparse
 import math
 import re
 
-__all__ = ["add_loop_option", "count", "header", "port", "seconds"]
+__all__ = [
+    "add_loop_option",
+    "address",
+    "count",
+    "header",
+    "number",
+    "port",
+    "positive",
+    "positive_seconds",
+    "seconds",
+]
 
 # RFC 9110, 5.6.2 and 5.5: a token, and a value without controls.
 _HEADER = re.compile(r"(?P<name>[!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(?P<value>[^\x00-\x08\x0a-\x1f\x7f]*)")
@@ -28,6 +38,32 @@ def count(text: str) -> int:
     return number
 
 
+def number(text: str) -> int:
+    """A whole number, 0 or more."""
+    if not (text.isascii() and text.isdigit() and len(text) <= 9):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number: 0 or more")
+    return int(text)
+
+
+def positive(text: str) -> int:
+    """A whole number, 1 or more."""
+    if not (text.isascii() and text.isdigit() and len(text) <= 9 and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number: 1 or more")
+    return int(text)
+
+
+def address(text: str) -> tuple[str, int]:
+    """A host and a port, an IPv6 address in brackets."""
+    host, _, digits = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        host = ""
+    if not host or not (digits.isascii() and digits.isdigit() and len(digits) <= 5 and 0 < int(digits) <= 65535):
+        raise argparse.ArgumentTypeError(f"{text!r} is not an address: write HOST:PORT, or [IPV6]:PORT")
+    return host, int(digits)
+
+
 def seconds(text: str) -> float:
     """A number of seconds; 0 stands for never."""
     try:
@@ -36,6 +72,14 @@ def seconds(text: str) -> float:
         number = math.nan
     if not 0 <= number < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds: 0 or more, 0 for never")
+    return number
+
+
+def positive_seconds(text: str) -> float:
+    """A number of seconds that is not 0."""
+    number = seconds(text) if not text.startswith(("ws:", "wss:")) else 0.0
+    if not number:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0; the URI has to come first")
     return number
 
 

@@ -1,36 +1,34 @@
-"""``taut connect``: a client from the command line.
-
-A line of stdin is a message.  Lines are read in a thread of their own, because a terminal, a pipe and a file must all
-work, and no event loop can wait for a file.  The thread is a daemon: when the connection ends while it waits for a
-line, the process ends all the same.  It reads at most ``_AHEAD`` lines ahead of what has been sent.
-
-At the end of the input comes a Ping, then the Close frame once its Pong is here: many servers answer a Close frame
-before the messages that came with it, and one round trip lets the answers to the last lines overtake it.  What still
-arrives is printed until the server closes.
-"""
+"""``taut connect``: a client from the command line."""
 
 from __future__ import annotations
 
 import argparse
-import asyncio
+import logging
+import os
 import re
-import ssl
 import sys
-import threading
-from contextlib import suppress
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import taut
-from taut.types import Data
+from taut.errors import ReconnectFailed
 
-from .arguments import add_loop_option, header, seconds
-from .running import interruptible, run
-from .terminal import CommandError, complain, explain, hex_summary, show
+from .connect_arguments import add_connect_arguments
+from .connecting import WRONG_USE, cannot_connect, connect_options, status_of
+from .conversation import Conversation, Input, Script
+from .lines import StandardInput, blocks, lines, whole
+from .links import ConnectionLink, Link, SessionLink
+from .output import Streams
+from .presenting import Presenter, View
+from .running import run
+from .terminal import CommandError, complain
+
+if TYPE_CHECKING:
+    from .prompt import Prompt
 
 __all__ = ["add_parser"]
 
-_AHEAD = 64
-_PONG_WAIT = 5.0
+T = TypeVar("T")
 
 
 def add_parser(commands: Any) -> None:
@@ -38,161 +36,110 @@ def add_parser(commands: Any) -> None:
     parser: argparse.ArgumentParser = commands.add_parser(
         "connect",
         help="talk to a server",
-        description="Send each line of the standard input as a text message, and print each message received: text as"
-        " it is, binary as its size and first bytes. The end of the input (Ctrl-D) closes the connection, and what"
-        " still arrives is printed.",
-        epilog="Exit status: 0 the connection was closed normally; 1 it could not be opened, or ended in an error;"
-        " 2 wrong arguments; 130 interrupted with Ctrl-C, which closes the connection with 1000 (143 for SIGTERM).",
+        usage="taut connect URI [OPTION ...]",
+        description="Send each line of the standard input as a Text message, and print each message received: text as"
+        " it is, binary as its size and first bytes. On a terminal there is a prompt with a history; /help lists its"
+        " commands. The end of the input (Ctrl-D) closes the connection, and what still arrives is printed.",
+        epilog="Exit status: 0 the connection was closed normally; 1 it ended in an error, or without the answers asked"
+        " for; 2 wrong arguments; 3 the server could not be reached; 4 it refused the handshake; 5 it did not answer in"
+        " time; 130 interrupted with Ctrl-C, which closes the connection with 1000 (143 for SIGTERM); 141 nobody reads"
+        " the output any more.",
         allow_abbrev=False,
     )
-    parser.add_argument("uri", metavar="URI", help="ws://host[:port][/path] or wss://...")
-    parser.add_argument(
-        "-H", "--header", action="append", type=header, default=[], metavar="'NAME: VALUE'",
-        help="a header to add to the handshake; may be given several times",
-    )  # fmt: skip
-    parser.add_argument(
-        "--subprotocol", action="append", metavar="NAME", help="a subprotocol to offer; may be given several times"
-    )
-    parser.add_argument("--no-compression", action="store_true", help="do not offer permessage-deflate")
-    parser.add_argument("--insecure", action="store_true", help="accept any certificate (wss)")
-    parser.add_argument(
-        "--ping-interval", type=seconds, default=20.0, metavar="SECONDS",
-        help="how often to check that a silent server is alive, 0 for never (default: %(default)g)",
-    )  # fmt: skip
-    add_loop_option(parser)
+    add_connect_arguments(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    return run(lambda: _connect(arguments), uvloop=arguments.uvloop)
+    if arguments.binary and (arguments.json or arguments.timestamps):
+        shown = "--json" if arguments.json else "--timestamps"
+        raise CommandError(f"--binary and {shown} exclude each other", status=WRONG_USE)
+    # Nothing is logged to stderr behind the back of the presenter.
+    logging.getLogger("taut.client").addHandler(logging.NullHandler())
+    options = connect_options(arguments)  # before there is a loop: it may have to ask for a password
+    prompt = _prompt(arguments) if _wants_prompt(arguments) else None
+    # uvloop makes what it watches non-blocking, and the terminal is not ours alone.
+    uvloop = False if arguments.uvloop is None and prompt is not None else arguments.uvloop
+    return run(lambda: _connect(arguments, options, prompt), uvloop=uvloop)
 
 
-async def _connect(arguments: argparse.Namespace) -> int:
-    secure = arguments.uri.lower().startswith("wss:")
+async def _connect(arguments: argparse.Namespace, options: dict[str, Any], prompt: Prompt | None) -> int:
     shown = re.sub(r"//[^/?]*@", "//", arguments.uri)  # without the password
+    presenter = _presenter(arguments, prompt)
+    link: Link | None = None
     try:
-        connecting = taut.connect(
-            arguments.uri,
-            additional_headers=arguments.header,
-            subprotocols=arguments.subprotocol,
-            compression=None if arguments.no_compression else "deflate",
-            ping_interval=arguments.ping_interval or None,
-            ssl=_any_certificate() if arguments.insecure and secure else None,
-        )
-    except ValueError as exc:  # a wrong argument, refused before any I/O
-        raise CommandError(str(exc), status=2) from None
-    try:
-        ws = await connecting
-    except (taut.WebSocketException, OSError) as exc:
-        raise CommandError(f"cannot connect to {shown}: {explain(exc)}") from None
-    try:
-        return await _Conversation(ws).run(shown)
-    finally:
-        await ws.close()
-
-
-def _any_certificate() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-class _Conversation:
-    """Lines to the server, messages from it, until one side has had enough."""
-
-    def __init__(self, ws: taut.Connection) -> None:
-        self.ws = ws
-        self.lines = _Lines()
-        self.interrupted = 0
-        self.failed = False
-        self.closing: asyncio.Task[None] | None = None
-
-    async def run(self, uri: str) -> int:
-        """Talk until the connection is closed, and return the exit status."""
-        subprotocol = f", subprotocol {self.ws.subprotocol}" if self.ws.subprotocol else ""
-        with interruptible(self._interrupt):
-            complain(f"connected to {uri}{subprotocol}")
-            self.lines.start()
-            sending = asyncio.create_task(self._send_lines())
-            try:
-                await self._print_messages()
-                await self.ws.wait_closed()
-            finally:
-                sending.cancel()
-                with suppress(asyncio.CancelledError):
-                    await sending
-        info = self.ws.close_info
-        complain(str(info))
-        if self.interrupted:
-            return 128 + self.interrupted
-        return 0 if info is not None and info.ok and not self.failed else 1
-
-    def _interrupt(self, number: int) -> None:
-        if self.interrupted:
-            self.ws.abort()  # asked twice: do not wait for the server
+        if arguments.reconnect:
+            link = _checked(lambda: SessionLink(arguments.uri, options, shown, presenter))
         else:
-            self.interrupted = number
-            self.closing = asyncio.create_task(self.ws.close(1000))
-
-    async def _print_messages(self) -> None:
-        try:
-            async for message in self.ws:
-                _print_message(message)
-        except taut.ConnectionClosed:
-            pass  # close_info tells all of it
-
-    async def _send_lines(self) -> None:
-        try:
-            while (line := await self.lines.next()) is not None:
-                try:
-                    text = line.decode()
-                except UnicodeDecodeError:
-                    self.failed = True
-                    complain(f"not sent, because it is not UTF-8: {hex_summary(line)}")
-                    continue
-                await self.ws.send(text)
-            async with asyncio.timeout(_PONG_WAIT):
-                await (await self.ws.ping())
-        except TimeoutError:
-            pass
-        except taut.ConnectionClosed:
-            return
-        await self.ws.close(1000)
+            link = ConnectionLink(await _checked(lambda: taut.connect(arguments.uri, **options)), shown, presenter)
+        return await Conversation(link, prompt or _input(arguments), presenter, _script(arguments)).run()
+    except ReconnectFailed as exc:
+        raise CommandError(str(exc), status=status_of(exc)) from None
+    except (taut.ConnectError, taut.MissingExtra) as exc:
+        presenter.failed(exc)
+        raise cannot_connect(exc, shown) from None
+    finally:
+        if link is not None:
+            await link.close()
 
 
-def _print_message(message: Data) -> None:
-    show(message if isinstance(message, str) else f"binary, {hex_summary(message)}")
+def _checked(make: Callable[[], T]) -> T:
+    """What ``make`` makes of the arguments, all of which are checked before any I/O."""
+    try:
+        return make()
+    except (TypeError, ValueError) as exc:
+        raise CommandError(str(exc), status=WRONG_USE) from None
 
 
-class _Lines:
-    """The lines of stdin, without their ends, read in a thread."""
+def _script(arguments: argparse.Namespace) -> Script:
+    return Script(
+        first=tuple(arguments.exec),
+        binary=arguments.binary,
+        answers=arguments.answers,
+        wait=arguments.wait,
+        ping=arguments.ping,
+    )
 
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self._room = threading.Semaphore(_AHEAD)
 
-    def start(self) -> None:
-        """Begin to read."""
-        threading.Thread(target=self._read, name="taut-stdin", daemon=True).start()
+# -- input and output ------------------------------------------------------------------------------------------
 
-    async def next(self) -> bytes | None:
-        """The next line, None at the end of the input."""
-        line = await self._queue.get()
-        self._room.release()
-        return line
 
-    def _read(self) -> None:
-        try:
-            # A stream of its own: the thread may hold the lock of sys.stdin when the interpreter ends.
-            with open(sys.stdin.fileno(), "rb", closefd=False) as stream:
-                for line in stream:
-                    self._put(line.removesuffix(b"\n").removesuffix(b"\r"))
-            self._put(None)
-        except RuntimeError:
-            pass  # the loop is closed: nobody wants another line
+def _reads_input(arguments: argparse.Namespace) -> bool:
+    """With -1 and -n everything is said beforehand, or comes from a file or a pipe."""
+    return arguments.answers is None or not (arguments.exec or sys.stdin.isatty())
 
-    def _put(self, line: bytes | None) -> None:
-        self._room.acquire()
-        self._loop.call_soon_threadsafe(self._queue.put_nowait, line)
+
+def _wants_prompt(arguments: argparse.Namespace) -> bool:
+    on_terminal = sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    return on_terminal and _reads_input(arguments) and not (arguments.binary or arguments.whole)
+
+
+def _prompt(arguments: argparse.Namespace) -> Prompt | None:
+    try:
+        from .prompt import Prompt  # noqa: PLC0415 - an extra, imported only where it is used
+    except ImportError:
+        if not arguments.quiet:
+            complain("prompt_toolkit is not installed, so there is no history: pip install 'taut[cli]'")
+        return None
+    return Prompt(history=not arguments.no_history, erase=arguments.timestamps)
+
+
+def _input(arguments: argparse.Namespace) -> Input | None:
+    """Where messages come from when there is no prompt."""
+    if not _reads_input(arguments):
+        return None
+    by_the_piece = arguments.binary or arguments.whole
+    cut = whole if arguments.whole else blocks if arguments.binary else lines
+    return StandardInput(cut, typed=sys.stdin.isatty() and not by_the_piece)
+
+
+def _presenter(arguments: argparse.Namespace, prompt: Prompt | None) -> Presenter:
+    """Where messages go."""
+    view = View(
+        raw=arguments.binary,
+        json=arguments.json,
+        timestamps=arguments.timestamps,
+        verbose=arguments.verbose,
+        quiet=arguments.quiet,
+    )
+    return Presenter(view, Streams(), prompt)

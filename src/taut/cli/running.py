@@ -29,7 +29,7 @@ def _loop_factory(wanted: bool | None) -> Callable[[], asyncio.AbstractEventLoop
         import uvloop  # noqa: PLC0415 - an extra, imported only where it is used
     except ImportError:
         if wanted:
-            raise CommandError(str(taut.MissingExtra("--uvloop", "uvloop"))) from None
+            raise CommandError(str(taut.MissingExtra("--uvloop", "uvloop")), status=2) from None
         return None
     return uvloop.new_event_loop
 

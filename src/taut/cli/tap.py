@@ -120,6 +120,7 @@ class Tap:
         relay = asyncio.create_task(self._relay(reader, writer, self._connections))
         self._relays.add(relay)
         relay.add_done_callback(self._relays.discard)
+        relay.add_done_callback(lambda _: writer.close())  # also if it was cancelled before it began
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
         server_writer: asyncio.StreamWriter | None = None

@@ -9,7 +9,17 @@ import socket
 import sys
 from typing import TextIO, cast
 
-__all__ = ["CommandError", "complain", "explain", "hex_summary", "prepare_streams", "printable", "show"]
+__all__ = [
+    "CommandError",
+    "coloured",
+    "complain",
+    "explain",
+    "hex_summary",
+    "paint",
+    "prepare_streams",
+    "printable",
+    "show",
+]
 
 # C0 and C1 controls without tab and line feed: what a peer sends must not drive the terminal it is shown on.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -58,7 +68,17 @@ def show(text: str) -> None:
 
 def complain(text: str) -> None:
     """Print one line on stderr."""
-    print(printable(text).replace("\n", "\\n"), file=sys.stderr, flush=True)
+    print(printable(text).replace("\n", "\\n") + "\n", end="", file=sys.stderr, flush=True)
+
+
+def coloured(stream: TextIO) -> bool:
+    """Whether what is printed there may have colours: on a terminal that has them, unless NO_COLOR is set."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def paint(text: str, style: int) -> str:
+    """The text in a style of ECMA-48, 8.3.117 (SGR): 1 bold, 2 faint, 31 red, 32 green, 33 yellow, 34 blue, 36 cyan."""
+    return f"\x1b[{style}m{text}\x1b[0m"
 
 
 def hex_summary(data: bytes, most: int = 16) -> str:

@@ -1,211 +1,178 @@
-"""``connect``: from a URI to an open connection."""
+"""``connect``: from a URI to an open connection, to one after another, or to a session that survives them."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import logging
 import os
-import socket
-import ssl as ssl_module
-from collections.abc import Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator
 from types import TracebackType
-from typing import Any
+from typing import Any, Generic, Literal, TypeVar, Unpack, cast, overload
 
-from .._version import __version__
-from ..drivers.contexts import contexts_of
-from ..drivers.transports import connect_transport
-from ..errors import OpenTimeout
-from ..options import check_deflate, check_number, check_sequence, check_ssl, check_text, connection_options
-from ..protocol import deflate
-from ..protocol.frames import MaskPool
-from ..protocol.handshake import build_request
-from ..protocol.headers import is_token
-from ..protocol.http1 import encode_request
-from ..protocol.uri import WebSocketURI, parse_uri
-from ..types import DeflateOptions, HeadersLike, Request
-from .opening import ClientConnection, Opening
+from ..errors import ConnectError, ReconnectFailed, closed_error
+from ..types import State
+from .connecting import Connecting
+from .opening import ClientConnection
+from .options import ConnectArguments
+from .reconnection import Backoff, ReconnectPolicy, is_transient
+from .session.session import Session
 
 __all__ = ["connect", "unix_connect"]
 
-_USER_AGENT = f"taut/{__version__}"
-
-_masks = MaskPool(os.urandom)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_masks.forget)
+Opened = TypeVar("Opened", ClientConnection, Session)
 
 
-class connect:  # used like a function, as in the websockets package
+class connect(Connecting, Generic[Opened]):  # used like a function, as in the websockets package
     """Open a WebSocket connection: ``async with connect(uri) as ws``, or ``ws = await connect(uri)``.
+
+    ``async for ws in connect(uri)`` opens one after another, for as long as the loop goes on. With ``reconnect``, a
+    ``ReconnectPolicy`` or True for the default one, ``await`` and ``async with`` give a ``Session`` instead, which goes
+    on over drops by itself; ``async for`` follows that policy, and ends with close codes that it calls final.
+    ``process_exception``: asked by ``async for`` about a failure to connect; returns None to try again, or the
+    exception to raise.
 
     ``uri``: ws:// or wss://, with credentials if wanted (sent as basic authentication). ``host``, ``port``: connect to
     this address instead of the URI's. ``sock``: a connected socket to use; ``path``: a Unix socket to connect to.
+    ``local_addr``: IP address and port to connect from. ``family``: socket.AF_INET or AF_INET6 for only one of them.
+    ``socket_options``: tuples of level, name and value, set before connecting. ``happy_eyeballs_delay`` (0.25 s): how
+    long an address may take before the next one is tried beside it (RFC 8305), None to try one after another.
+    ``connecting_limit`` (1): how many connections to one address may be opening at a time (RFC 6455, 4.1), None for
+    any number; waiting for a turn does not count as time.
+
+    ``proxy`` (True): the URL of a proxy, http, https, socks4, socks4a, socks5 or socks5h, or a sequence of them, the
+    nearest first; True to ask the environment, None for none. ``proxy_ssl``: a context for https proxies;
+    ``proxy_headers``: additional headers for HTTP proxies.
+
     ``ssl``: a client context for wss, by default one that verifies the server; ``server_hostname``: the name to verify.
+    ``pins``: certificates or public keys one of which the server must have, "sha256:HEX" or "sha256/BASE64".
 
     ``origin``: the Origin header. ``subprotocols``: offered, in order of preference. ``compression``: "deflate", None,
     or ``DeflateOptions``. ``additional_headers``: for the request. ``user_agent_header``: None for none.
+    ``basic_auth``: user name and password; ``bearer_token``: a token (RFC 6750). ``cookies``: an
+    ``http.cookiejar.CookieJar`` to keep cookies in, by default one of its own. ``max_redirects`` (5): how many are
+    followed, never from wss to ws; credentials are dropped at another origin.
     ``logger``: where to log, by default "taut.client".
 
-    ``open_timeout`` (10 s): for everything until the connection is open. ``max_head`` (16384 bytes), ``max_headers``
-    (128): limits of the response. Everything in ``ConnectionOptions`` is accepted by name as well: ``max_size``,
-    ``max_frame_size``, ``max_fragments``, ``read_limit``, ``write_limit``, ``outbox_limit``, ``ping_interval``,
-    ``ping_timeout``, ``close_timeout``, ``strict_pongs``.
+    ``open_timeout`` (10 s): for everything until the connection is open. ``dns_timeout``, ``connect_timeout`` (for one
+    address), ``tls_timeout``: for these parts of it, None for no limits of their own. ``max_head`` (16384 bytes),
+    ``max_headers`` (128): limits of the response. Everything in ``ConnectionOptions`` is accepted by name as well:
+    ``max_size``, ``max_frame_size``, ``max_fragments``, ``read_limit``, ``write_limit``, ``outbox_limit``,
+    ``ping_interval``, ``ping_timeout``, ``close_timeout``, ``strict_pongs``.
 
-    Raises ``TypeError`` or ``ValueError`` (``InvalidURI`` among them) for a wrong argument, at once, before any I/O.
-    Awaiting it raises ``OSError`` when no connection can be made, ``InvalidHandshake`` when the server refuses, and
-    ``OpenTimeout``; when it is cancelled nothing stays open.
+    Raises ``TypeError`` or ``ValueError`` (``InvalidURI``, ``InvalidProxy`` among them) for a wrong argument, at once,
+    before any I/O. Awaiting it raises a ``ConnectError``: ``DialError`` when no connection can be made, ``TLSError``,
+    ``ProxyError``, ``InvalidHandshake`` when the server refuses, ``OpenTimeout``; its ``attempts`` tell what was tried.
+    When it is cancelled nothing stays open.
     """
+
+    @overload
+    def __init__(
+        self: connect[ClientConnection],
+        uri: str,
+        *,
+        reconnect: Literal[False] | None = None,
+        process_exception: Callable[[Exception], Exception | None] | None = None,
+        **options: Unpack[ConnectArguments],
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: connect[Session],
+        uri: str,
+        *,
+        reconnect: ReconnectPolicy | Literal[True],
+        process_exception: Callable[[Exception], Exception | None] | None = None,
+        **options: Unpack[ConnectArguments],
+    ) -> None: ...
 
     def __init__(
         self,
         uri: str,
         *,
-        host: str | None = None,
-        port: int | None = None,
-        sock: socket.socket | None = None,
-        path: str | os.PathLike[str] | None = None,
-        ssl: ssl_module.SSLContext | None = None,
-        server_hostname: str | None = None,
-        origin: str | None = None,
-        subprotocols: Sequence[str] | None = None,
-        compression: str | DeflateOptions | None = "deflate",
-        additional_headers: HeadersLike | None = None,
-        user_agent_header: str | None = _USER_AGENT,
-        logger: logging.Logger | str | None = None,
-        open_timeout: float | None = 10.0,
-        max_head: int = 16384,
-        max_headers: int = 128,
-        **options: Any,
+        reconnect: ReconnectPolicy | bool | None = None,
+        process_exception: Callable[[Exception], Exception | None] | None = None,
+        **options: Unpack[ConnectArguments],
     ) -> None:
-        check_text("uri", uri)
-        self.uri: WebSocketURI = parse_uri(uri)
-        check_ssl(ssl)
-        if ssl is not None and not self.uri.secure:
-            raise ValueError("ssl is for wss:// URIs, and this one is ws://")
-        self.host, self.port, self.sock, self.path = host, port, sock, path
-        self.ssl = ssl
-        self.server_hostname = server_hostname
-        self.origin = origin
-        self.subprotocols: Sequence[str] = check_sequence("subprotocols", subprotocols, (str,)) or ()
-        for subprotocol in self.subprotocols:
-            if not is_token(subprotocol):
-                raise ValueError(f"subprotocols must be HTTP tokens, not {subprotocol!r}")
-        self.deflate = check_deflate(compression)
-        self.additional_headers: HeadersLike = () if additional_headers is None else additional_headers
-        self.user_agent_header = user_agent_header
-        self.logger = logger if isinstance(logger, logging.Logger) else logging.getLogger(logger or "taut.client")
-        self.open_timeout = check_number("open_timeout", open_timeout, above=0, optional=True)
-        self.max_head = int(check_number("max_head", max_head, above=0) or 0)
-        self.max_headers = int(check_number("max_headers", max_headers, above=0) or 0)
-        self.options = connection_options(options)
-        self._connection: ClientConnection | None = None
-        encode_request(self._request())  # so that a wrong header is refused here, before any I/O
+        super().__init__(uri, options)
+        _check_reconnect(reconnect)
+        if process_exception is not None and not callable(process_exception):
+            raise TypeError(f"process_exception must be callable or None, not {process_exception!r}")
+        self.reconnect = ReconnectPolicy() if reconnect is True else reconnect or None
+        self._process_exception = process_exception
+        self._opened: Opened | None = None
 
-    def _request(self) -> Request:
-        key = base64.b64encode(os.urandom(16)).decode()  # RFC 6455, 4.1: a nonce for each connection
-        return build_request(
-            self.uri,
-            key,
-            origin=self.origin,
-            subprotocols=self.subprotocols,
-            extensions=None if self.deflate is None else deflate.offer(self.deflate),
-            headers=self.additional_headers,
-            user_agent=self.user_agent_header,
-        )
+    def __await__(self) -> Generator[Any, None, Opened]:
+        return self._start().__await__()
 
-    # -- opening -----------------------------------------------------------------------------------------------
+    async def _start(self) -> Opened:
+        opened: Any = await (self.open() if self.reconnect is None else Session(self, policy=self.reconnect))
+        return cast("Opened", opened)
 
-    async def _open(self) -> ClientConnection:
-        try:
-            async with asyncio.timeout(self.open_timeout):
-                return await self._attempt()
-        except TimeoutError as exc:
-            if isinstance(exc, OpenTimeout) or self.open_timeout is None:
-                raise
-            raise OpenTimeout(self.open_timeout) from exc
-
-    async def _attempt(self) -> ClientConnection:
-        loop = asyncio.get_running_loop()
-        connection = ClientConnection(loop, self.options, self.logger)
-        opening = Opening(
-            connection,
-            self._request(),
-            subprotocols=self.subprotocols,
-            deflate_options=self.deflate,
-            contexts=contexts_of(loop),
-            masks=_masks,
-            max_head=self.max_head,
-            max_headers=self.max_headers,
-        )
-        try:
-            await self._link(loop, opening)
-            await opening.done
-        except BaseException:
-            opening.done.cancel()
-            if opening.transport is not None:
-                opening.transport.abort()
-            raise
-        return connection
-
-    async def _link(self, loop: asyncio.AbstractEventLoop, opening: Opening) -> None:
-        """Give ``opening`` a transport to the server."""
-        sock = await self._dial(loop)
-        try:
-            ssl = self.ssl or (ssl_module.create_default_context() if self.uri.secure else None)
-            hostname = (self.server_hostname or self.uri.host) if ssl is not None else None
-            await connect_transport(loop, opening, sock, ssl, hostname)
-        except BaseException:
-            if opening.transport is None:
-                sock.close()
-            raise
-
-    async def _dial(self, loop: asyncio.AbstractEventLoop) -> socket.socket:
-        if self.sock is not None:
-            self.sock.setblocking(False)
-            return self.sock
-        if self.path is not None:
-            return await _connect(loop, socket.AF_UNIX, 0, os.fspath(self.path))
-        host, port = self.host or self.uri.host, self.port or self.uri.port
-        problems: list[OSError] = []
-        for family, _, proto, _, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-            try:
-                return await _connect(loop, family, proto, address)
-            except OSError as exc:
-                problems.append(exc)
-        if len(problems) == 1:
-            raise problems[0]
-        raise OSError(f"no address of {host} port {port} answers: {'; '.join(str(exc) for exc in problems)}")
-
-    def __await__(self) -> Generator[Any, None, ClientConnection]:
-        return self._open().__await__()
-
-    async def __aenter__(self) -> ClientConnection:
-        self._connection = await self._open()
-        return self._connection
+    async def __aenter__(self) -> Opened:
+        self._opened = await self._start()
+        return self._opened
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        if self._connection is not None:
-            await self._connection.close()
+        if self._opened is not None:
+            await self._opened.close()
+
+    # -- one after another -------------------------------------------------------------------------------------
+
+    async def __aiter__(self) -> AsyncGenerator[ClientConnection, None]:
+        policy = self.reconnect or ReconnectPolicy()
+        backoff = Backoff(policy)
+        while True:
+            try:
+                connection = await self.open()
+            except ConnectError as exc:
+                await self._back_off(exc, backoff, policy)
+                continue
+            backoff.opened()
+            lost = False
+            try:
+                yield connection
+                lost = connection.state is not State.OPEN
+            finally:
+                await connection.close()
+            if lost and (info := connection.close_info) is not None:
+                reason = closed_error(info)
+                if self.reconnect is not None and not is_transient(reason, policy):
+                    raise reason
+                await self._pause(reason, backoff)
+            else:
+                backoff = Backoff(policy)  # the loop was done with it
+
+    async def _back_off(self, exc: ConnectError, backoff: Backoff, policy: ReconnectPolicy) -> None:
+        """Wait before the next attempt, or raise what ends them."""
+        if self._process_exception is not None:
+            raised = self._process_exception(exc)
+            if raised is not None:
+                raise raised
+        elif not is_transient(exc, policy):
+            raise exc
+        try:
+            await self._pause(exc, backoff)
+        except ReconnectFailed as failure:
+            failure.attempts = exc.attempts
+            raise
+
+    async def _pause(self, reason: Exception, backoff: Backoff) -> None:
+        delay = backoff.after(reason)
+        self.options.logger.info("connecting to %s again in %.3g s: %s", self.uri, delay, reason)
+        await asyncio.sleep(delay)
 
 
-def unix_connect(path: str | os.PathLike[str], uri: str = "ws://localhost/", **options: Any) -> connect:
+def _check_reconnect(value: object) -> None:
+    if value is not None and not isinstance(value, ReconnectPolicy | bool):
+        raise TypeError(f"reconnect must be a ReconnectPolicy, True, or None, not {value!r}")
+
+
+def unix_connect(
+    path: str | os.PathLike[str], uri: str = "ws://localhost/", **options: Any
+) -> connect[ClientConnection]:
     """Open a connection over a Unix socket.
 
     ``uri``: gives the Host and the target of the request. The rest is as for ``connect``.
     """
     return connect(uri, path=path, **options)
-
-
-async def _connect(loop: asyncio.AbstractEventLoop, family: int, proto: int, address: Any) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM, proto)
-    try:
-        sock.setblocking(False)
-        if family != socket.AF_UNIX:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        await loop.sock_connect(sock, address)
-    except BaseException:
-        sock.close()
-        raise
-    return sock

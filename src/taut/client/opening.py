@@ -1,24 +1,20 @@
-"""The opening handshake of one connection, on the client's side (RFC 6455, 4.1).
+"""The opening of one connection on an asyncio transport, on the client's side.
 
-Sends the request as soon as there is a transport, reads the response, and checks it.  When it is a 101 that agrees to
-what was offered, the connection takes over the transport; ``done`` tells the outcome.
+Sends the request as soon as there is a transport, reads the response, and when that opens a session the connection
+takes over the transport; ``done`` tells the outcome.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 from ..connection import Connection
-from ..errors import InvalidHandshake
-from ..protocol import deflate
-from ..protocol.frames import MaskPool
-from ..protocol.handshake import check_response, extension_lines
-from ..protocol.http1 import ResponseReader, encode_request
-from ..protocol.session import Session
-from ..types import DeflateOptions, Request
+from ..errors import ConnectError, InvalidHandshake
+from ..protocol.deflate import ContextPool
+from .dialling.certificates import check_pins
+from .handshake import ClientHandshake
 
 __all__ = ["ClientConnection", "Opening"]
 
@@ -30,40 +26,39 @@ class ClientConnection(Connection):
 
 
 class Opening(asyncio.Protocol):
-    """A connection that is not open yet."""
+    """A connection that is not open yet. ``pins``: of the server's certificate, empty for any."""
 
     def __init__(
         self,
         connection: ClientConnection,
-        request: Request,
-        *,
-        subprotocols: Sequence[str],
-        deflate_options: DeflateOptions | None,
-        contexts: deflate.ContextPool,
-        masks: MaskPool,
-        max_head: int,
-        max_headers: int,
+        handshake: ClientHandshake,
+        contexts: ContextPool,
+        pins: frozenset[tuple[str, bytes]] = frozenset(),
     ) -> None:
         self.connection = connection
         self.done: asyncio.Future[None] = connection.loop.create_future()
-        self._request = request
-        self._subprotocols = subprotocols
-        self._deflate = deflate_options
-        self._contexts = contexts
-        self._masks = masks
-        self._reader = ResponseReader(max_head=max_head, max_headers=max_headers)
         self.transport: asyncio.Transport | None = None
+        self._handshake = handshake
+        self._contexts = contexts
+        self._pins = pins
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        self.connection.record_handshake(self._request)
-        self.transport.write(encode_request(self._request))
+        if self._pins:
+            tls: Any = transport.get_extra_info("ssl_object")
+            try:
+                check_pins(tls.getpeercert(binary_form=True) or b"", self._pins)
+            except ConnectError as exc:
+                self._fail(exc)
+                return
+        self.connection.record_handshake(self._handshake.request)
+        self.transport.write(self._handshake.request_bytes)
 
     def data_received(self, data: bytes) -> None:
         if self.done.done():
             return
         try:
-            if self._reader.feed(data):
+            if self._handshake.feed(data):
                 self._finish()
         except InvalidHandshake as exc:
             self._fail(exc)
@@ -71,7 +66,7 @@ class Opening(asyncio.Protocol):
     def eof_received(self) -> bool:
         if not self.done.done():
             try:
-                self._reader.eof()
+                self._handshake.eof()
                 self._finish()
             except InvalidHandshake as exc:
                 self._fail(exc)
@@ -80,12 +75,11 @@ class Opening(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.done.done():
             problem = "the connection was lost before the response was complete"
-            failure = InvalidHandshake(problem, request=self._request)
+            failure = InvalidHandshake(problem, request=self._handshake.request)
             failure.__cause__ = exc
             self.done.set_exception(failure)
 
-    def _fail(self, exc: InvalidHandshake) -> None:
-        exc.request = self._request
+    def _fail(self, exc: ConnectError) -> None:
         if not self.done.done():
             self.done.set_exception(exc)
         if self.transport is not None:
@@ -93,22 +87,12 @@ class Opening(asyncio.Protocol):
 
     def _finish(self) -> None:
         """The response is complete: check it, and open the connection."""
-        response = self._reader.response
-        connection = self.connection
-        key = self._request.headers["Sec-WebSocket-Key"]
-        try:
-            connection.subprotocol = check_response(key, response, subprotocols=self._subprotocols)
-            parameters = deflate.agree(extension_lines(response.headers), self._deflate)
-        except InvalidHandshake as exc:
-            exc.response = response
-            raise
-        codec = None
-        if parameters is not None and self._deflate is not None:
-            codec = deflate.Deflate(parameters, self._deflate, server=False, pool=self._contexts)
-        connection.record_handshake(self._request, response)
-        session = Session(connection.options, client=True, masks=self._masks, deflate=codec, now=time.monotonic())
+        handshake, connection = self._handshake, self.connection
+        session = handshake.accept(self._contexts, time.monotonic())
+        connection.subprotocol = handshake.subprotocol
+        connection.record_handshake(handshake.request, handshake.response)
         assert self.transport is not None  # set before any data can arrive
         connection.open(self.transport, session)
         self.done.set_result(None)
-        if self._reader.remaining:
-            connection.feed(self._reader.remaining)
+        if handshake.remaining:
+            connection.feed(handshake.remaining)

@@ -18,7 +18,7 @@ import aiofastnet
 
 from .sockets import SocketTransport
 
-__all__ = ["Accepting", "connect_transport", "listen"]
+__all__ = ["Accepting", "connect_transport", "listen", "watches_descriptors"]
 
 _ACCEPTS = 64
 """Connections accepted for one readiness event, so that a flood of them does not starve the others."""
@@ -34,7 +34,8 @@ class Accepting(Protocol):
     def close(self) -> None: ...
 
 
-def _watches_descriptors(loop: asyncio.AbstractEventLoop) -> bool:
+def watches_descriptors(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether ``add_reader`` and ``add_writer`` are there: not on the proactor of Windows."""
     proactor: type[asyncio.AbstractEventLoop] | None = getattr(asyncio, "ProactorEventLoop", None)
     return proactor is None or not isinstance(loop, proactor)
 
@@ -52,7 +53,7 @@ async def connect_transport(
         transport, _ = await aiofastnet.create_connection(
             loop, lambda: protocol, sock=sock, ssl=ssl, server_hostname=server_hostname
         )
-    elif _watches_descriptors(loop):
+    elif watches_descriptors(loop):
         transport = cast(asyncio.Transport, SocketTransport(loop, sock, protocol))
     else:
         transport, _ = await loop.create_connection(lambda: protocol, sock=sock)
@@ -75,7 +76,7 @@ async def listen(
         return await aiofastnet.create_server(
             loop, factory, sock=sock, ssl=ssl, backlog=backlog, ssl_handshake_timeout=tls_timeout
         )
-    if _watches_descriptors(loop):
+    if watches_descriptors(loop):
         return _Acceptor(loop, factory, sock)
     return await loop.create_server(factory, sock=sock, backlog=backlog)
 

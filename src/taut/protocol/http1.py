@@ -22,11 +22,12 @@ from taut.errors import InvalidMessage
 from taut.protocol.headers import is_token, parse_token_list
 from taut.types import BytesLike, Headers, Request, Response
 
-__all__ = ["RequestReader", "ResponseReader", "encode_request", "encode_response"]
+__all__ = ["RequestReader", "ResponseReader", "encode_connect", "encode_request", "encode_response"]
 
 _request_line = re.compile(rb"([!-~]+) ([!-~]+) HTTP/([0-9])\.([0-9])\r\n")
 _status_line = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t -~\x80-\xff]*))?\r\n")
 _absolute_form = re.compile(r"https?://([^/?#]+)(/[^?#]*)?(\?[^#]*)?", re.IGNORECASE)
+_authority_form = re.compile(r"(?:[0-9A-Za-z._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
 _target_text = re.compile(r"/[!-\"$-~]*")
 _field_text = re.compile(r"[\t -~\x80-\xff]*")
 
@@ -236,16 +237,24 @@ class ResponseReader(_HeadReader):
 
     ``max_head``, ``max_headers``, ``max_line``: as for a request.  ``max_body``: largest body of a response that
     refuses the handshake (bytes, default 65536).  Interim responses (100, 103) are skipped, within ``max_head``.
+    ``tunnel``: this is the response to CONNECT, and a 2xx has no body either, whatever it says (RFC 9110, 9.3.6).
     """
 
     _kind = "response"
     _parser_type = httptools.HttpResponseParser
 
     def __init__(
-        self, *, max_head: int = 16384, max_headers: int = 128, max_line: int = 8192, max_body: int = 65536
+        self,
+        *,
+        max_head: int = 16384,
+        max_headers: int = 128,
+        max_line: int = 8192,
+        max_body: int = 65536,
+        tunnel: bool = False,
     ) -> None:
         super().__init__(max_head, max_headers, max_line)
         self._max_body = max_body
+        self._tunnel = tunnel
         self._framing = 0  # bytes of the body's encoding seen so far, the body included
         self._status = 0
         self._reason = ""
@@ -262,9 +271,9 @@ class ResponseReader(_HeadReader):
     def feed(self, data: BytesLike) -> bool:
         """Take the next bytes; return True when the response is complete, and feed nothing more after that.
 
-        A 101 is complete with its head; what follows is in ``remaining``.  Another status is complete with its body,
-        which ``eof`` may have to end.  Raises ``InvalidMessage`` (with ``response`` as far as known) when the response
-        is malformed or over a limit.
+        A 101 is complete with its head, as is a 2xx that opens a tunnel; what follows is in ``remaining``.  Another
+        status is complete with its body, which ``eof`` may have to end.  Raises ``InvalidMessage`` (with ``response``
+        as far as known) when the response is malformed or over a limit.
         """
         self._begin_feed()
         self._over = True  # stands if an exception leaves
@@ -292,7 +301,7 @@ class ResponseReader(_HeadReader):
 
     def _feed_response(self, data: BytesLike) -> bool:
         while self._feed_head(data):
-            if self._status == 101:
+            if self._status == 101 or (self._tunnel and 200 <= self._status < 300):
                 return True
             if self._status >= 200:
                 body, self.remaining = self.remaining, b""
@@ -352,6 +361,17 @@ def encode_request(request: Request) -> bytes:
     if not _target_text.fullmatch(request.path):
         raise ValueError(f"path {request.path!r}: it must begin with / and be percent-encoded")
     return _encode(f"{request.method} {request.path} HTTP/1.1", request.headers, b"")
+
+
+def encode_connect(authority: str, headers: Headers) -> bytes:
+    """Write a CONNECT request, whose target is the ``authority`` to reach (RFC 9112, 3.2.3), adding nothing to it.
+
+    Raises ``ValueError`` when that is not a host, in brackets if it is an IPv6 address, and a port, or a header (which
+    it names) cannot be written.
+    """
+    if not _authority_form.fullmatch(authority):
+        raise ValueError(f"authority {authority!r}: a host and a port are accepted")
+    return _encode(f"CONNECT {authority} HTTP/1.1", headers, b"")
 
 
 def encode_response(response: Response) -> bytes:

@@ -37,6 +37,7 @@ cdef class Session(FrameReader):
 
     cdef bint fragments_compressed
     cdef readonly uint64_t messages_sent
+    cdef readonly uint64_t messages_confirmed
     cdef readonly uint64_t bytes_sent
 
     cdef int check_sendable(self) except -1

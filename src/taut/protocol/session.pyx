@@ -130,7 +130,8 @@ cdef class Session(FrameReader):
         self.alive = True
         if self.pings is not None and payload in self.pings:
             for sent in list(self.pings):
-                round_trip = now - self.pings.pop(sent)
+                ping_time, self.messages_confirmed = self.pings.pop(sent)
+                round_trip = now - ping_time
                 if sent == payload:
                     self.latency = round_trip
                 self._tell(OP_PONG, sent, round_trip)
@@ -166,7 +167,7 @@ cdef class Session(FrameReader):
             self.pings = {}
         if payload in self.pings:
             raise ValueError(f"a ping with the payload {payload!r} is already waiting for its pong")
-        self.pings[payload] = now
+        self.pings[payload] = (now, self.messages_sent)
         self.send_frame(FIN | OP_PING, <const uint8_t *>PyBytes_AS_STRING(payload), len(payload))
 
     def pong(self, bytes payload):
@@ -256,6 +257,8 @@ cdef class Session(FrameReader):
         self.close_received = (code, reason)
         if self.initiator is None:
             self.initiator = Initiator.REMOTE
+        if self.phase == CLOSE_SENT and self.close_sent[0] == code:
+            self.messages_confirmed = self.messages_sent  # it answers our Close frame, which came after all of them
         self._move(PEER_CLOSES)
         if self.phase == CLOSE_RECEIVED and self.inbox.count == 0:
             self.drained()

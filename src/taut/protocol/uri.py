@@ -5,11 +5,12 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass, field
+from typing import NamedTuple
 from urllib.parse import quote, unquote
 
 from taut.errors import InvalidURI
 
-__all__ = ["WebSocketURI", "parse_uri"]
+__all__ = ["Authority", "WebSocketURI", "parse_authority", "parse_uri"]
 
 _forbidden = re.compile(r"[\x00-\x20\x7f]")
 _control = re.compile(r"[\x00-\x1f\x7f]")
@@ -44,6 +45,19 @@ class WebSocketURI:
         host = f"[{self.host.partition('%')[0]}]" if ":" in self.host else self.host
         return host if self.port == (443 if self.secure else 80) else f"{host}:{self.port}"
 
+    def __str__(self) -> str:
+        """The URI without credentials, as it may be shown."""
+        return f"{'wss' if self.secure else 'ws'}://{self.host_header}{self.resource}"
+
+
+class Authority(NamedTuple):
+    """The part of a URI that names a server (RFC 3986, 3.2); ``port`` is None when it is left to the scheme."""
+
+    host: str
+    port: int | None
+    username: str | None
+    password: str | None
+
 
 def parse_uri(uri: str) -> WebSocketURI:
     """Read a ``ws://`` or ``wss://`` URI.
@@ -61,17 +75,24 @@ def parse_uri(uri: str) -> WebSocketURI:
     authority, resource = (rest[: found.start()], rest[found.start() :]) if found else (rest, "/")
     if resource.startswith("?"):
         resource = "/" + resource
-    parts = _authority.fullmatch(authority)
-    if parts is None:
-        raise InvalidURI(uri, "the host is malformed (an IPv6 address needs brackets)")
-    username, password = _read_userinfo(uri, parts["userinfo"])
-    host = _read_host(uri, parts["host"])
-    port = _read_port(uri, parts["port"]) or (443 if secure else 80)
+    host, port, username, password = parse_authority(uri, authority)
     try:
         resource = quote(resource, safe=_SAFE)
     except UnicodeError:
         raise InvalidURI(uri, "the path cannot be encoded as UTF-8") from None
-    return WebSocketURI(secure, host, port, resource, username, password)
+    return WebSocketURI(secure, host, port or (443 if secure else 80), resource, username, password)
+
+
+def parse_authority(uri: str, authority: str) -> Authority:
+    """Read the authority of ``uri``, which an error names: host, port and percent-encoded credentials.
+
+    Raises ``InvalidURI`` as ``parse_uri`` does.
+    """
+    parts = _authority.fullmatch(authority)
+    if parts is None:
+        raise InvalidURI(uri, "the host is malformed (an IPv6 address needs brackets)")
+    username, password = _read_userinfo(uri, parts["userinfo"])
+    return Authority(_read_host(uri, parts["host"]), _read_port(uri, parts["port"]), username, password)
 
 
 def _is_secure(uri: str, scheme: str) -> bool:

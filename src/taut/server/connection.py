@@ -13,7 +13,8 @@ from ..errors import ConnectionClosed
 from ..listener import Listener
 from ..protocol.http1 import RequestReader, encode_request
 from ..protocol.session import Session
-from ..types import ConnectionOptions, Headers, Opcode, Request, Response
+from ..types import ConnectionOptions, Opcode, Request, Response
+from .handshake import plain_response
 
 if TYPE_CHECKING:
     from .server import Server
@@ -26,13 +27,14 @@ Handler = Callable[["ServerConnection"], Coroutine[Any, Any, Any]]
 class ServerConnection(Connection):
     """What a handler is given: see ``Connection``."""
 
-    __slots__ = ("_head", "_listener", "_task", "server")
+    __slots__ = ("_head", "_listener", "_task", "principal", "server")
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, options: ConnectionOptions, logger: logging.Logger, server: Server
     ) -> None:
         super().__init__(loop, options, logger)
         self.server = server
+        self.principal: Any = None  # who is at the other end, once a hook has authenticated that
         self._head: bytes | None = None
         self._listener: Listener | None = None
         self._task: asyncio.Task[Any] | None = None
@@ -49,16 +51,7 @@ class ServerConnection(Connection):
 
     def respond(self, status: http.HTTPStatus | int, text: str = "") -> Response:
         """A plain-text HTTP response, for ``process_request`` to refuse or answer a request with."""
-        status = http.HTTPStatus(status)
-        body = text.encode()
-        headers = Headers(
-            [
-                ("Connection", "close"),
-                ("Content-Type", "text/plain; charset=utf-8"),
-                ("Content-Length", str(len(body))),
-            ]
-        )
-        return Response(status.value, status.phrase, headers, body)
+        return plain_response(status, text)
 
     # -- serving -----------------------------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """The opening handshake of one connection, on the server's side (RFC 6455, 4.2).
 
-Drives ``protocol.handshake`` over a transport: reads a request within limits of size and time, lets the hooks of the
+Drives ``ServerHandshake`` over a transport: reads a request within limits of size and time, lets the hooks of the
 server have their say, and answers it; with 101 the connection takes over the transport, with anything else the
 transport is closed once the answer has left.  This object is gone once the connection is open.
 """
@@ -13,19 +13,10 @@ import time
 from typing import TYPE_CHECKING, cast
 
 from ..errors import InvalidHandshake, InvalidMessage, OpenTimeout
-from ..protocol import deflate
-from ..protocol.handshake import (
-    accept_response,
-    check_origin,
-    check_request,
-    extension_lines,
-    offered_subprotocols,
-    refusal,
-    select_subprotocol,
-)
-from ..protocol.http1 import RequestReader, encode_response
-from ..protocol.session import Session
-from ..types import Request, Response
+from ..protocol.handshake import refusal
+from ..protocol.http1 import encode_response
+from ..types import Response
+from .handshake import ServerHandshake
 
 if TYPE_CHECKING:
     from .server import Server
@@ -43,8 +34,8 @@ class Opening(asyncio.Protocol):
         "_answered",
         "_deadline",
         "_early",
-        "_reader",
-        "_session",
+        "_handshake",
+        "_reading",
         "_task",
         "connection",
         "server",
@@ -55,11 +46,11 @@ class Opening(asyncio.Protocol):
 
     def __init__(self, server: Server) -> None:
         self.server = server
-        self._reader: RequestReader | None = server.request_reader()
+        self._handshake = ServerHandshake(server)
+        self._reading = True
         self._task: asyncio.Task[None] | None = None
         self._early = b""
         self._answered = False
-        self._session: Session | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self.connection = server.new_connection()
 
@@ -73,23 +64,22 @@ class Opening(asyncio.Protocol):
             self._deadline = self.server.loop.call_later(timeout, self._timed_out, timeout)
 
     def data_received(self, data: bytes) -> None:
-        reader = self._reader
-        if reader is None:
+        if not self._reading:
             if not self._answered:
                 self._early += data  # a transport may still deliver what it had read before it was paused
             return
         try:
-            if not reader.feed(data):
+            if not self._handshake.feed(data):
                 return
         except InvalidMessage as exc:
             self.refuse(exc)
             return
-        self._reader = None
+        self._reading = False
         self.transport.pause_reading()
         if self.server.has_hooks:
-            self._task = self.server.loop.create_task(self._negotiate_with_hooks(reader))
+            self._task = self.server.loop.create_task(self._negotiate_with_hooks())
         else:
-            self._negotiate(reader)
+            self._negotiate()
 
     def eof_received(self) -> bool:
         return False
@@ -118,20 +108,18 @@ class Opening(asyncio.Protocol):
 
     # -- the negotiation ---------------------------------------------------------------------------------------
 
-    def _negotiate(self, reader: RequestReader) -> None:
+    def _negotiate(self) -> None:
         """Without hooks, nothing has to be waited for."""
-        request = reader.request
-        self.connection.record_handshake(request)
+        self.connection.record_handshake(self._handshake.request)
         try:
-            key, subprotocol = self._check(request)
-            self._respond(request, self._accept(request, key, subprotocol), reader.remaining)
+            self._respond(self._accept())
         except InvalidHandshake as exc:
             self.refuse(exc)
         except Exception as exc:
             self._failed(exc)
 
-    async def _negotiate_with_hooks(self, reader: RequestReader) -> None:
-        request = reader.request
+    async def _negotiate_with_hooks(self) -> None:
+        request = self._handshake.request
         self.connection.record_handshake(request)
         server = self.server
         try:
@@ -140,53 +128,31 @@ class Opening(asyncio.Protocol):
                 answer = server.process_request(self.connection, request)
                 response = await answer if inspect.isawaitable(answer) else answer
             if response is None:
-                key, subprotocol = self._check(request)
-                response = self._accept(request, key, subprotocol)
+                response = self._accept()
             if server.process_response is not None:
                 revised = server.process_response(self.connection, request, response)
                 revised = await revised if inspect.isawaitable(revised) else revised
                 response = response if revised is None else revised
-            self._respond(request, response, reader.remaining)
+            self._respond(response)
         except InvalidHandshake as exc:
             self.refuse(exc)
         except Exception as exc:
             self._failed(exc)
 
-    def _check(self, request: Request) -> tuple[str, str | None]:
-        """Everything that can refuse a request, in the order in which the answers make sense."""
-        server = self.server
-        key = check_request(request)
-        check_origin(request, server.origins, secure=self.transport.get_extra_info("sslcontext") is not None)
-        if server.select_subprotocol is not None:
-            return key, server.select_subprotocol(self.connection, offered_subprotocols(request))
-        if not server.subprotocols:
-            return key, None
-        return key, select_subprotocol(offered_subprotocols(request), server.subprotocols)
-
-    def _accept(self, request: Request, key: str, subprotocol: str | None) -> Response:
-        server = self.server
-        codec = None
-        extensions = None
-        if server.deflate is not None:
-            agreed = deflate.accept(extension_lines(request.headers), server.deflate)
-            if agreed is not None:
-                parameters, extensions = agreed
-                codec = deflate.Deflate(parameters, server.deflate, server=True, pool=server.contexts)
-        response = accept_response(
-            request, key, subprotocol=subprotocol, extensions=extensions, server_header=server.server_header
-        )
-        self.connection.subprotocol = subprotocol
-        self._session = Session(self.connection.options, client=False, deflate=codec, now=time.monotonic())
+    def _accept(self) -> Response:
+        secure = self.transport.get_extra_info("sslcontext") is not None
+        response = self._handshake.accept(self.connection, self.server.contexts, secure=secure, now=time.monotonic())
+        self.connection.subprotocol = self._handshake.subprotocol
         return response
 
-    def _respond(self, request: Request, response: Response, remaining: bytes) -> None:
-        connection, server = self.connection, self.server
+    def _respond(self, response: Response) -> None:
+        connection, server, session = self.connection, self.server, self._handshake.session
         if response.status_code != 101:
             self._refuse_with(response)
             return
         if self._answered or self.transport.is_closing():
             return
-        if self._session is None:
+        if session is None:
             self._failed(RuntimeError("process_request answered 101, which is not its part: return None to accept"))
             return
         if not server.is_serving():
@@ -199,9 +165,10 @@ class Opening(asyncio.Protocol):
         server.opening_done(self)
         self.transport.write(head)
         server.connections_open.add(connection)
-        connection.begin(self.transport, self._session, server.handler)
-        if remaining or self._early:
-            connection.feed(remaining + self._early)
+        connection.begin(self.transport, session, server.handler)
+        early = self._handshake.remaining + self._early
+        if early:
+            connection.feed(early)
         if not connection.read_paused:  # what came early may be more than it takes unread
             self.transport.resume_reading()
 
@@ -219,7 +186,7 @@ class Opening(asyncio.Protocol):
         self._refuse_with(refusal(InvalidMessage("internal error", status=500)))
 
     def _refuse_with(self, response: Response) -> None:
-        self._reader = None
+        self._reading = False
         self._early = b""
         self._answered = True
         self._forget_deadline()

@@ -8,7 +8,6 @@ import os
 import re
 import socket
 import ssl as ssl_module
-import stat
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from types import TracebackType
 from typing import Any
@@ -18,12 +17,12 @@ from ..drivers.contexts import contexts_of
 from ..drivers.transports import Accepting, listen
 from ..errors import InvalidMessage
 from ..listener import Listener
-from ..options import check_deflate, check_number, check_port, check_sequence, check_ssl, connection_options
+from ..options import check_deflate, check_number, check_sequence, check_ssl, connection_options
 from ..protocol.headers import is_token
-from ..protocol.http1 import RequestReader
 from ..protocol.session import valid_close_code
 from ..types import ConnectionOptions, DeflateOptions, Request, Response
 from .connection import Handler, ServerConnection
+from .listening import AddressInfo, bind_all, bind_unix, check_address, printable
 from .opening import Opening
 
 __all__ = ["Server", "serve", "unix_serve"]
@@ -67,10 +66,6 @@ class Server:
 
     # -- what openings need ------------------------------------------------------------------------------------
 
-    def request_reader(self) -> RequestReader:
-        """A reader of one request, with the limits of this server."""
-        return RequestReader(max_head=self.max_head, max_headers=self.max_headers)
-
     def new_opening(self) -> Opening:
         """The protocol for a connection that has just been accepted."""
         return Opening(self)
@@ -106,7 +101,7 @@ class Server:
                     tls_timeout=settings.open_timeout,
                 )
             )
-            self.logger.info("server listening on %s", _printable(sock))
+            self.logger.info("server listening on %s", printable(sock))
 
     def accept_from(self, accepting: Accepting) -> None:
         """Something accepts connections for this server; it is closed together with it."""
@@ -234,7 +229,7 @@ class serve:  # used like a function, as in the websockets package
     ) -> None:
         self.handler = _check_handler(handler)
         self.host, self.port, self.sock, self.path = host, port, sock, path
-        _check_address(host, port, sock, path)
+        check_address(host, port, sock, path)
         check_ssl(ssl)
         self.ssl = ssl
         self.origins: Origins | None = check_sequence("origins", origins, (str, re.Pattern, type(None)))
@@ -281,23 +276,14 @@ class serve:  # used like a function, as in the websockets package
         if self.sock is not None:
             return [self.sock]
         if self.path is not None:
-            return [_bind_unix(self.path)]
+            return [bind_unix(self.path)]
         hosts = [self.host] if self.host is None or isinstance(self.host, str) else list(self.host)
-        addresses: dict[Any, None] = {}
+        found: list[AddressInfo] = []
         for host in hosts:
-            found = await loop.getaddrinfo(
+            found += await loop.getaddrinfo(
                 host or None, self.port or 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
             )
-            addresses.update(dict.fromkeys(found))
-        sockets: list[socket.socket] = []
-        try:
-            for family, kind, proto, _, address in addresses:
-                sockets.append(_bind_tcp(family, kind, proto, address, bool(self.reuse_port)))
-        except BaseException:
-            for sock in sockets:
-                sock.close()
-            raise
-        return sockets
+        return bind_all(found, bool(self.reuse_port))
 
     def __await__(self) -> Generator[Any, None, Server]:
         return self._start().__await__()
@@ -330,65 +316,3 @@ def _check_handler(handler: Handler | type[Listener]) -> Handler | type[Listener
     if not callable(handler):
         raise TypeError(f"handler must be a coroutine function or a subclass of taut.Listener, not {handler!r}")
     return handler
-
-
-def _check_address(
-    host: str | Sequence[str] | None, port: int | None, sock: socket.socket | None, path: str | os.PathLike[str] | None
-) -> None:
-    given = [name for name, value in [("host and port", host or port), ("sock", sock), ("path", path)] if value]
-    if len(given) > 1:
-        raise ValueError(f"only one of host and port, sock, path says where to listen, not {' and '.join(given)}")
-    check_port(port)
-
-
-def _bind_tcp(family: int, kind: int, proto: int, address: Any, reuse_port: bool) -> socket.socket:
-    sock = socket.socket(family, kind, proto)
-    try:
-        if os.name == "posix":
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if reuse_port:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind(address)
-    except OSError as exc:
-        sock.close()
-        problem = os.strerror(exc.errno).lower() if exc.errno else str(exc)
-        raise OSError(exc.errno, f"cannot listen on {address[0]} port {address[1]}: {problem}") from None
-    return sock
-
-
-def _bind_unix(path: str | os.PathLike[str]) -> socket.socket:
-    name = os.fspath(path)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        if not name.startswith("\0"):
-            _remove_stale(name)
-        sock.bind(name)
-    except OSError as exc:
-        sock.close()
-        raise OSError(exc.errno, f"cannot listen on {name}: {exc.strerror}") from None
-    return sock
-
-
-def _remove_stale(name: str) -> None:
-    """Remove a socket file that nobody listens on any more."""
-    try:
-        if not stat.S_ISSOCK(os.stat(name).st_mode):
-            return  # Linux refuses a connection to a plain file as well
-    except OSError:
-        return
-    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        probe.connect(name)
-    except ConnectionRefusedError:
-        os.unlink(name)
-    except OSError:
-        pass
-    finally:
-        probe.close()
-
-
-def _printable(sock: socket.socket) -> str:
-    name = sock.getsockname()
-    return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else str(name)

@@ -8,14 +8,18 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
+from ..client.attempt import Settled
 from ..client.connect import connect
+from ..client.dialling.turns import Deadline
 from ..client.opening import ClientConnection
 from ..client.opening import Opening as ClientOpening
+from ..client.redirects import Navigation
 from ..drivers.memory import CAPACITY, MemoryTransport, check_capacity, connect_in_memory
 from ..errors import ConnectionClosed
 from ..listener import Listener
 from ..server.connection import Handler, ServerConnection
 from ..server.server import Server, serve
+from ..types import Attempt
 
 __all__ = ["MemoryServer", "connected", "memory_connect", "memory_serve"]
 
@@ -97,7 +101,7 @@ class memory_serve(serve):  # used like a function, as ``serve`` is
         return await self._start()
 
 
-class memory_connect(connect):  # used like a function, as ``connect`` is
+class memory_connect(connect[ClientConnection]):  # used like a function, as ``connect`` is
     """Connect to a server in memory: ``async with memory_connect(server) as ws``, or ``await memory_connect(server)``.
 
     ``uri`` gives the request's Host and target; with wss:// the server sees a connection with TLS, though nothing is
@@ -114,8 +118,14 @@ class memory_connect(connect):  # used like a function, as ``connect`` is
         self.address = address
         super().__init__(uri, **options)
 
-    async def _link(self, loop: asyncio.AbstractEventLoop, opening: ClientOpening) -> None:
-        self.server.accept(opening, secure=self.uri.secure, address=self.address)
+    async def _link(
+        self, opening: ClientOpening, navigation: Navigation, deadline: Deadline, attempts: list[Attempt]
+    ) -> Settled:
+        self.server.accept(opening, secure=navigation.uri.secure, address=self.address)
+        return _nothing_to_settle
+
+
+def _nothing_to_settle() -> None: ...
 
 
 def _check_server(server: object) -> MemoryServer:

@@ -1,7 +1,7 @@
 """A WebSocket connection as its user sees it: what a handler is given, and what ``connect`` returns.
 
-``StreamDriver`` moves the messages; this class adds everything that does not run per message: pings, closing, waiting
-for the end, streaming, fragmented sends, facts about the connection.
+``StreamDriver`` moves the messages, ``Facts`` tells about the connection; this class adds everything else that does not
+run per message: pings, closing, waiting for the end, streaming, fragmented sends.
 
 The end has one order, whoever starts it.  ``_ending`` is called whenever the session may have left its open state, and
 does what is due: the Close frame that waited for unread messages, or the patience that it needs; then, once both Close
@@ -15,21 +15,19 @@ import asyncio
 import logging
 import os
 import time
-import uuid
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeGuard, cast
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from typing import Any, cast
 
-from .drivers.keepalive import unwatch, watch
-from .drivers.stream import StreamDriver
-from .errors import closed_error
-from .protocol.inbox import Fragment
-from .protocol.session import Session, cut_reason, valid_close_code
-from .types import BytesLike, CloseInfo, ConnectionOptions, Data, Opcode, Request, Response, Sendable, State
+from ..drivers.keepalive import unwatch, watch
+from ..drivers.stream import StreamDriver
+from ..errors import closed_error
+from ..protocol.inbox import Fragment
+from ..protocol.session import Session, cut_reason, valid_close_code
+from ..types import BytesLike, ConnectionOptions, Data, Opcode
+from .facts import FACTS, Facts
+from .fragments import Fragments, is_sendable, is_whole, send_fragments
 
-__all__ = ["Connection", "Stats"]
-
-_Fragments: TypeAlias = Iterable[str] | Iterable[BytesLike] | AsyncIterable[str] | AsyncIterable[BytesLike]
+__all__ = ["Connection"]
 
 _LINGER = 1.0
 """How long a failed connection stays for its peer to read the Close frame (seconds)."""
@@ -37,47 +35,23 @@ _GRACE = 1.0
 """How long unread messages may hold back the answer to a Close frame once the handler is busy elsewhere (seconds)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """Counters of one connection: of bytes received, all; of bytes sent, the payload. ``unread``, ``unsent``: now."""
-
-    messages_received: int
-    messages_sent: int
-    bytes_received: int
-    bytes_sent: int
-    unread: int
-    unsent: int
-
-
-class Connection(StreamDriver, asyncio.BufferedProtocol):
+class Connection(Facts, StreamDriver, asyncio.BufferedProtocol):
     """One WebSocket connection. Not created by users: ``taut.connect`` and ``taut.serve`` do."""
 
     __slots__ = (
+        *FACTS,
         "_closed_future",
         "_drain_futures",
         "_end_timer",
         "_ended",
         "_fragment_lock",
-        "_id",
         "_patience",
         "_pong_futures",
-        "_request",
-        "_response",
-        "logger",
-        "opened_at",
-        "options",
-        "subprotocol",
     )
 
     def __init__(self, loop: asyncio.AbstractEventLoop, options: ConnectionOptions, logger: logging.Logger) -> None:
-        super().__init__(loop)
-        self.options = options
-        self.logger = logger
-        self.subprotocol: str | None = None
-        self.opened_at = 0.0
-        self._id: uuid.UUID | None = None
-        self._request: Request | None = None
-        self._response: Response | None = None
+        StreamDriver.__init__(self, loop)
+        self._begin_facts(options, logger)
         self._closed_future: asyncio.Future[None] | None = None
         self._drain_futures: list[asyncio.Future[None]] | None = None
         self._pong_futures: dict[bytes, asyncio.Future[float]] | None = None
@@ -92,99 +66,11 @@ class Connection(StreamDriver, asyncio.BufferedProtocol):
         self.attach(transport, session, on_message)
         watch(self.loop, self, self.options)
 
-    def record_handshake(self, request: Request, response: Response | None = None) -> None:
-        """What has been exchanged in the opening handshake so far."""
-        self._request, self._response = request, response
-
-    def _session_or_none(self) -> Session | None:
-        """There is none before the opening handshake has succeeded; whatever runs later need not ask."""
-        return cast("Session | None", self.session)
-
-    def _ending_info(self) -> CloseInfo:
-        """How the connection is ending; only once it is."""
-        info = self.session.close_info
-        assert info is not None  # its phase is not OPEN any more
-        return info
-
-    # -- facts -------------------------------------------------------------------------------------------------
-
-    @property
-    def id(self) -> uuid.UUID:
-        """A unique identifier, made when first asked for."""
-        if self._id is None:
-            self._id = uuid.uuid4()
-        return self._id
-
-    @property
-    def request(self) -> Request | None:
-        """The request of the opening handshake."""
-        return self._request
-
-    @property
-    def response(self) -> Response | None:
-        """The response of the opening handshake."""
-        return self._response
-
-    @property
-    def local_address(self) -> Any:
-        """This side's address, as ``socket.getsockname`` gives it; None once the connection is lost."""
-        return self._address("sockname")
-
-    @property
-    def remote_address(self) -> Any:
-        """The peer's address, as ``socket.getpeername`` gives it; None once the connection is lost."""
-        return self._address("peername")
+    def _has_stream(self) -> bool:
+        return self.transport is not None
 
     def _address(self, name: str) -> Any:
         return None if self.transport is None else self.transport.get_extra_info(name)
-
-    @property
-    def state(self) -> State:
-        """CONNECTING, OPEN, CLOSING or CLOSED."""
-        if self._session_or_none() is None:
-            return State.CONNECTING
-        if self.transport is None:
-            return State.CLOSED
-        return State.OPEN if self.session.phase_name == "OPEN" else State.CLOSING
-
-    @property
-    def closed(self) -> bool:
-        """Whether the connection is gone, the byte stream included."""
-        return self.state is State.CLOSED
-
-    @property
-    def close_info(self) -> CloseInfo | None:
-        """How the connection ended: initiator, code, reason, clean, cause. None until that is decided.
-
-        It is decided with the closing handshake, a moment before the byte stream is gone (``closed``).
-        """
-        session = self._session_or_none()
-        return None if session is None or session.phase_name != "CLOSED" else session.close_info
-
-    @property
-    def close_code(self) -> int | None:
-        """The code of ``close_info``."""
-        return None if (info := self.close_info) is None else info.code
-
-    @property
-    def close_reason(self) -> str | None:
-        """The reason of ``close_info``."""
-        return None if (info := self.close_info) is None else info.reason
-
-    @property
-    def latency(self) -> float:
-        """The last round trip measured by a ping (seconds), 0 before the first."""
-        return 0.0 if (session := self._session_or_none()) is None else session.latency
-
-    @property
-    def stats(self) -> Stats:
-        """Counters of messages and bytes each way."""
-        s = self.session
-        unsent = self.unsent if self.transport is not None else 0
-        return Stats(s.messages_received, s.messages_sent, s.bytes_received, s.bytes_sent, s.unread, unsent)
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.state.name} {self.remote_address}>"
 
     # -- receiving ---------------------------------------------------------------------------------------------
 
@@ -226,7 +112,7 @@ class Connection(StreamDriver, asyncio.BufferedProtocol):
         """Everything but a whole message on an open connection."""
         if isinstance(message, Mapping):
             raise TypeError("a message must not be a mapping: iterating over it would send its keys")
-        if not _is_sendable(message):
+        if not is_sendable(message):
             kind = type(message).__name__
             raise TypeError(f"a message must be str, bytes-like, or an iterable or async iterable of these, not {kind}")
         if self._fragment_lock is None:
@@ -235,51 +121,31 @@ class Connection(StreamDriver, asyncio.BufferedProtocol):
             if self.session.phase_name in ("CLOSE_SENT", "CLOSED"):
                 await self.wait_closed()
                 raise closed_error(self._ending_info())
-            if _is_whole(message):
+            if is_whole(message):
                 self.send_nowait(message, text=text, compress=compress)
             else:
                 self.fragmenting = True
                 try:
-                    await self._send_fragments(cast(_Fragments, message), text, compress)
+                    await send_fragments(self, cast(Fragments, message), text, compress)
                 finally:
                     self.fragmenting = False
         if self.write_paused:
             await self._drain()
 
-    async def _send_fragments(self, message: _Fragments, text: bool | None, compress: bool | None) -> None:
-        """Send what an iterable gives as fragments of one message (RFC 6455, 5.4).
+    async def drain(self) -> None:
+        """Wait while more than ``write_limit`` bytes are unsent: for those who use ``send_nowait``.
 
-        A fragment leaves when the next one is known, so that the last can carry FIN.
+        Raises ``ConnectionClosed`` if the connection is lost meanwhile.
         """
-        is_text: bool | None = None
-        previous: str | BytesLike | None = None
-        begun = False
-        try:
-            async for part in _parts(message):
-                if is_text is None:
-                    is_text = isinstance(part, str)
-                elif is_text != isinstance(part, str):
-                    raise TypeError("the fragments of a message must be all str or all bytes-like")
-                if previous is not None:
-                    self.session.send_fragment(previous, is_text if text is None else text, not begun, False, compress)
-                    begun = True
-                    self.flush_output()
-                    if self.write_paused:
-                        await self._drain()
-                previous = part
-            if previous is not None:
-                is_text = isinstance(previous, str)
-                self.session.send_fragment(previous, is_text if text is None else text, not begun, True, compress)
-                begun = False
-                self.flush_output()
-        except BaseException:
-            if begun and not self.closed:
-                # What was begun cannot be taken back: the peer is waiting for the rest of this message.
-                self._start_close(1011, "a fragmented message was broken off")
-            raise
+        if self.write_paused:
+            await self._drain()
+
+    def break_off(self) -> None:
+        """A fragmented message cannot be completed: the peer waits for the rest of it, and nothing else can be sent."""
+        if not self.closed:
+            self._start_close(1011, "a fragmented message was broken off")
 
     async def _drain(self) -> None:
-        """Wait until the peer has taken enough of what was sent."""
         while self.write_paused and not self.closed:
             future = self.loop.create_future()
             if self._drain_futures is None:
@@ -453,41 +319,4 @@ class Connection(StreamDriver, asyncio.BufferedProtocol):
                 future.exception()  # whoever awaits it is told; nobody has to
         if self._closed_future is not None and not self._closed_future.done():
             self._closed_future.set_result(None)
-        self._log_close(info)
-
-    def _log_close(self, info: CloseInfo) -> None:
-        if not self.logger.isEnabledFor(logging.INFO):
-            return
-        s = self.session
-        self.logger.info(
-            "connection closed: %s; open for %.3f s, received %d messages and %d bytes, sent %d messages and %d bytes",
-            info,
-            time.monotonic() - self.opened_at,
-            s.messages_received,
-            s.bytes_received,
-            s.messages_sent,
-            s.bytes_sent,
-        )
-
-
-async def _parts(message: _Fragments) -> AsyncIterator[str | BytesLike]:
-    if isinstance(message, AsyncIterable):
-        async for part in message:
-            yield _checked(part)
-    else:
-        for part in message:
-            yield _checked(part)
-
-
-def _is_whole(message: object) -> TypeGuard[str | BytesLike]:
-    return isinstance(message, str | bytes | bytearray | memoryview)
-
-
-def _is_sendable(message: object) -> TypeGuard[Sendable]:
-    return _is_whole(message) or isinstance(message, Iterable | AsyncIterable)
-
-
-def _checked(part: object) -> str | BytesLike:
-    if not _is_whole(part):
-        raise TypeError(f"a fragment must be str or bytes-like, not {type(part).__name__}")
-    return part
+        self._log_close(info, time.monotonic())

@@ -1,0 +1,1 @@
+"""From a URI and options to a connected socket: names, addresses, turns, proxies, TLS."""

@@ -1,0 +1,1 @@
+"""``Pool``: ready connections to one server."""

@@ -1,0 +1,1 @@
+"""``Session``: a connection that outlives its connections."""
