@@ -33,8 +33,7 @@ class Market:
         print(f"attempt {attempt}: {reason}", file=sys.stderr)
 
     async def run(self, uri: str, ticks: int) -> None:
-        # Here a connection is good from the start: the feed drops everyone on purpose.
-        policy = taut.ReconnectPolicy(stable_after=0, max_delay=5)
+        policy = taut.ReconnectPolicy(base_delay=0.05, max_delay=5)
         session = taut.Session(uri, policy=policy, on_connect=self.subscribe, on_disconnect=self.dropped)
         async with session:
             async for message in session:

@@ -44,15 +44,16 @@ class Feed:
         with suppress(taut.ConnectionClosed):
             wanted = json.loads(await ws.recv())
             last = wanted["after"]
-            for _ in range(drop):
+            while drop > 0:
                 async with self.ticked:
                     while self.number <= last:
                         await self.ticked.wait()
                     news = [tick for tick in self.ticks if tick["n"] > last and tick["share"] in wanted["subscribe"]]
                     last = self.number
-                for tick in news:
+                for tick in news[:drop]:
                     await ws.send(json.dumps(tick))
-            ws.abort()
+                drop -= len(news)
+            await ws.close(1012, "restarting, as always")
 
 
 async def main(port: int, drop: int) -> None:

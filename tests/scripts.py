@@ -42,7 +42,11 @@ def running(script: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         yield process
         _, errors = process.communicate(timeout=30)
         assert process.returncode == 0, errors
-        assert errors == ""
+        assert errors == "", errors
+    except BaseException as exc:
+        process.kill()
+        exc.add_note(f"the process says: {process.communicate()[1]}")
+        raise
     finally:
         process.kill()
         process.communicate()

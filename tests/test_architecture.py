@@ -74,7 +74,7 @@ THIRD_PARTIES = {
     "drivers": {"aiofastnet"},
     "client": {"python_socks"},
     "server": {"jwt"},
-    "cli": {"prompt_toolkit", "rich", "uvloop"},
+    "cli": {"prompt_toolkit", "uvloop"},
 }
 COMPILED_AGAINST = {"cpython", "cython", "libc"}  # what Cython files cimport beside us
 TYPING_ONLY = {"typing_extensions"}  # every type checker brings it along for stubs

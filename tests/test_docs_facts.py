@@ -24,6 +24,7 @@ from taut.client.session.lifecycle import TRANSITIONS
 from taut.protocol.deflate import ContextPool
 from taut.protocol.http1 import RequestReader, ResponseReader
 from taut.protocol.uri import parse_uri
+from taut.server.admission import Limits
 
 # -- limits ----------------------------------------------------------------------------------------------------
 
@@ -39,7 +40,18 @@ def test_the_defaults_of_options_are_as_the_table_says() -> None:
     on_both = {name: defaults(taut.serve)[name] for name in ("open_timeout", "max_head", "max_headers")}
     assert on_both == {name: CONNECT_DEFAULTS[name] for name in on_both}
     expected = {name: value for name, value in options.items() if name not in flags} | on_both
-    assert written == expected | {"backlog": defaults(taut.serve)["backlog"]}
+    del expected["rate_limits"]  # which has a table of its own
+    assert written == expected | {name: defaults(taut.serve)[name] for name in ("max_tls_handshakes", "backlog")}
+
+
+def test_the_rates_are_as_the_table_says() -> None:
+    written = {named(row[0])[0]: ast.literal_eval(named(row[1])[0]) for row in rows(section(LIMITS, "Rates"))}
+    assert written == defaults(taut.RateLimits)
+
+
+def test_the_limits_of_admission_are_as_the_table_says() -> None:
+    written = {named(row[0])[0]: ast.literal_eval(named(row[1])[0]) for row in rows(section(LIMITS, "Admission"))}
+    assert written == {name: defaults(taut.serve)[name] for name in Limits.__slots__}
 
 
 def test_the_limits_of_clients_are_as_the_table_says() -> None:
@@ -160,6 +172,7 @@ FINAL = [
     taut.ProxyError("http://gate", "no", response=a_response(407)),
     taut.InvalidURI("ws:", "no host"),
     taut.InvalidProxy("gate", "no scheme"),
+    taut.MissingExtra("a SOCKS proxy", "socks"),
     LookupError("of the function that gives the URI"),
 ]
 RETRIED = [

@@ -99,8 +99,19 @@ def test_the_reference_has_every_public_name_and_no_other() -> None:
 
 # What is made by taut and looked at, or used, by a program.
 OBJECTS = ["Connection", "ServerConnection", "Server", "Listener", "Session", "Pool"]
-RECORDS = ["Attempt", "CloseInfo", "Loss", "PoolStats", "Request", "Response", "SessionStats", "Stats"]
-OPTIONS = ["Ack", "ConnectionOptions", "DeflateOptions", "OfflineQueue", "ReconnectPolicy"]
+RECORDS = [
+    "Attempt",
+    "CloseInfo",
+    "Loss",
+    "PoolStats",
+    "ProxyHeader",
+    "Request",
+    "Response",
+    "ServerStats",
+    "SessionStats",
+    "Stats",
+]
+OPTIONS = ["Ack", "ConnectionOptions", "DeflateOptions", "OfflineQueue", "RateLimits", "ReconnectPolicy"]
 
 
 @pytest.mark.parametrize("name", [*OBJECTS, *RECORDS])
@@ -188,6 +199,7 @@ def test_the_reference_has_the_data_of_every_exception(name: str) -> None:
         "info": taut.CloseInfo(taut.Initiator.LOCAL, 1000),
         "response": taut.Response(404, "Not Found"),
         "proxy": "http://localhost",
+        "uri": "ws://localhost",
     }
     # The others are made without any arguments of their own.
     bare = (taut.WebSocketException, taut.ConnectError, taut.PoolClosed)
@@ -216,7 +228,7 @@ def test_a_signature_is_that_of_the_code(title: str, member: str, stub: ast.Func
     value = getattr(MODULES[prefix + dot], name)
     value = getattr(value, member) if member else value
     assert stub.name == (member or name)
-    scope = {name: getattr(taut, name) for name in ("Headers", "OfflineQueue", "ReconnectPolicy", "__version__")}
+    scope: dict[str, Any] = {name: getattr(taut, name) for name in taut.__all__}
     exec(compile(ast.Module([_without_annotations(stub)], []), str(REFERENCE), "exec"), scope)
     written, actual = (
         [(p.name, p.kind, _comparable(p)) for p in inspect.signature(each).parameters.values()]

@@ -43,6 +43,7 @@ from .errors import (
     ProtocolError,
     ProxyError,
     QueueFull,
+    RateExceeded,
     ReconnectFailed,
     RedirectError,
     TLSError,
@@ -50,6 +51,7 @@ from .errors import (
 )
 from .listener import Listener
 from .protocol.headers import basic_authorization
+from .protocol.proxy_protocol import ProxyHeader
 from .server.authentication import (
     all_of,
     any_of,
@@ -64,6 +66,7 @@ from .server.authentication import (
 )
 from .server.connection import ServerConnection
 from .server.server import Server, serve, unix_serve
+from .server.tally import ServerStats
 from .types import (
     Attempt,
     CloseCode,
@@ -75,6 +78,7 @@ from .types import (
     HeadersLike,
     Initiator,
     Opcode,
+    RateLimits,
     Request,
     Response,
     State,
@@ -124,7 +128,10 @@ __all__ = [
     "PoolTimeout",
     "ProtocolError",
     "ProxyError",
+    "ProxyHeader",
     "QueueFull",
+    "RateExceeded",
+    "RateLimits",
     "ReconnectFailed",
     "ReconnectPolicy",
     "RedirectError",
@@ -132,6 +139,7 @@ __all__ = [
     "Response",
     "Server",
     "ServerConnection",
+    "ServerStats",
     "Session",
     "SessionState",
     "SessionStats",

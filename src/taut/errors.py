@@ -41,6 +41,7 @@ __all__ = [
     "ProtocolError",
     "ProxyError",
     "QueueFull",
+    "RateExceeded",
     "ReconnectFailed",
     "RedirectError",
     "TLSError",
@@ -49,8 +50,8 @@ __all__ = [
 
 
 def _without_credentials(uri: str) -> str:
-    """``uri`` as it may be shown: credentials do not belong in logs."""
-    return re.sub(r"(?<=://)[^/?#@]*@", "***@", uri)
+    """``uri`` as it may be shown, however broken: credentials do not belong in logs."""
+    return re.sub(r"(?<=//)[^/?#]*@", "***@", uri)
 
 
 class WebSocketException(Exception):
@@ -119,6 +120,18 @@ class PayloadTooBig(ProtocolError):
         self.option = option
 
 
+class RateExceeded(ProtocolError):
+    """The peer sends faster than ``rate_limits`` allows; the connection is failed with 1008.
+
+    ``budget`` names what there was too much of, "messages" for example, ``rate`` what is allowed (per second).
+    """
+
+    def __init__(self, budget: str, rate: float) -> None:
+        super().__init__(f"more than {rate:g} {budget} per second (rate_limits)", 1008)
+        self.budget = budget
+        self.rate = rate
+
+
 class ConcurrencyError(WebSocketException, RuntimeError):
     """Two tasks did at once what only one may do: ``operation`` names it, "recv" for example."""
 
@@ -134,7 +147,7 @@ class InvalidURI(WebSocketException, ValueError):
     """``uri`` is not a WebSocket URI (RFC 6455, section 3); ``problem`` says why."""
 
     def __init__(self, uri: str, problem: str) -> None:
-        super().__init__(uri, problem)
+        super().__init__(_without_credentials(uri), problem)  # what repr() shows
         self.uri = uri
         self.problem = problem
 
@@ -146,7 +159,7 @@ class InvalidProxy(WebSocketException, ValueError):
     """``proxy`` is not the URL of a proxy that can be used; ``problem`` says why."""
 
     def __init__(self, proxy: str, problem: str) -> None:
-        super().__init__(proxy, problem)
+        super().__init__(_without_credentials(proxy), problem)  # what repr() shows
         self.proxy = proxy
         self.problem = problem
 
@@ -187,7 +200,13 @@ class TLSError(DialError, ssl.SSLError):
 
 
 class CertificateError(TLSError, ssl.SSLCertVerificationError):
-    """The certificate was not accepted: not trusted, for another name, expired, or not one of ``pins``."""
+    """The certificate was not accepted: not trusted, for another name, expired, or not one of ``pins``.
+
+    ``verify_code``, ``verify_message``: what OpenSSL says of it; 0 and "" where it had nothing against it.
+    """
+
+    verify_code = 0
+    verify_message = ""
 
 
 class ProxyError(ConnectError):
@@ -197,7 +216,7 @@ class ProxyError(ConnectError):
     """
 
     def __init__(self, proxy: str, problem: str, *, response: Response | None = None) -> None:
-        super().__init__(proxy, problem)
+        super().__init__(_without_credentials(proxy), problem)
         self.proxy = _without_credentials(proxy)
         self.problem = problem
         self.response = response

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, cast
 
-from .types import ConnectionOptions, DeflateOptions
+from .types import ConnectionOptions, DeflateOptions, RateLimits
 
 __all__ = [
     "CONNECTION_OPTIONS",
@@ -17,6 +17,7 @@ __all__ = [
     "check_deflate",
     "check_number",
     "check_port",
+    "check_rates",
     "check_sequence",
     "check_ssl",
     "check_text",
@@ -132,7 +133,17 @@ def connection_options(given: Mapping[str, Any]) -> ConnectionOptions:
             check_number(name, value, above=0, optional=True)
         elif name in _FLAGS and not isinstance(value, bool):
             raise TypeError(f"{name} must be True or False, not {value!r}")
+        elif name == "rate_limits":
+            check_rates(value)
     return ConnectionOptions(**given)
+
+
+def check_rates(value: object) -> None:
+    """Refuse what is no ``RateLimits``, or one with a rate that is none."""
+    if not isinstance(value, RateLimits):
+        raise TypeError(f"rate_limits must be a RateLimits, not {value!r}")
+    for each in fields(value):
+        check_number(f"rate_limits.{each.name}", getattr(value, each.name), above=0, optional=each.name != "burst")
 
 
 def check_deflate(compression: str | DeflateOptions | None) -> DeflateOptions | None:

@@ -23,6 +23,7 @@ __all__ = [
     "HeadersLike",
     "Initiator",
     "Opcode",
+    "RateLimits",
     "Request",
     "Response",
     "Sendable",
@@ -270,6 +271,26 @@ class DeflateOptions:
     mem_level: int = 5
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateLimits:
+    """How fast a peer may send, on one connection: each a number per second, None for no limit.
+
+    ``messages``: whole or fragmented.  ``bytes``: of frames as they are received, heads included, compressed where they
+    are; a larger frame than a burst of them never passes.  ``control_frames``: Ping and Pong frames.
+    ``small_fragments``: frames of less than 64 bytes that are a part of a message only.  ``burst``: for how many
+    seconds' worth of a rate may come at once.
+
+    The defaults are out of the reach of a peer that means well.  Beyond a limit the connection is failed with 1008, and
+    what came before is delivered.
+    """
+
+    messages: float | None = None
+    bytes: float | None = None
+    control_frames: float | None = 2000.0
+    small_fragments: float | None = 10_000.0
+    burst: float = 5.0
+
+
 @dataclass(frozen=True, slots=True)
 class ConnectionOptions:
     """What governs an open connection, whichever side it is on.
@@ -282,6 +303,7 @@ class ConnectionOptions:
     ``outbox_limit``: unsent bytes at which a peer that ``send_nowait`` and ``broadcast`` do not wait for is given up.
     ``strict_pongs``: insist on a Pong; otherwise any received byte proves that the peer is alive.
     ``cancel_on_close``: cancel the handler once its connection is closed (servers).
+    ``rate_limits``: how fast the peer may send.
     """
 
     max_size: int | None = 1 << 20
@@ -295,3 +317,4 @@ class ConnectionOptions:
     close_timeout: float | None = 10.0
     strict_pongs: bool = False
     cancel_on_close: bool = False
+    rate_limits: RateLimits = RateLimits()

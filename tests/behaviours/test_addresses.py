@@ -71,7 +71,7 @@ async def test_existing_sockets() -> None:
     listening.bind(("127.0.0.1", 0))
     port = listening.getsockname()[1]
     async with taut.serve(echo, sock=listening) as server:
-        assert [sock.getsockname()[1] for sock in server.sockets] == [port]
+        assert [sock.getsockname()[1] for sock in server.sockets] == [port] == [server.port]
         connected = socket.create_connection(("127.0.0.1", port))
         await works(taut.connect("ws://anything.invalid/", sock=connected))
     assert listening.fileno() == -1

@@ -22,24 +22,25 @@ CLOSED = "closed by this side: 1000 (normal closure)"
 
 
 @pytest.fixture
-def received() -> queue.Queue[str | bytes]:
+def received() -> queue.Queue[str | bytes | None]:
     return queue.Queue()
 
 
 @pytest.fixture
-def sink(server: Serve, received: queue.Queue[str | bytes]) -> str:
+def sink(server: Serve, received: queue.Queue[str | bytes | None]) -> str:
     """The URI of a server that answers nothing, and notes what it receives."""
 
     def put_all(ws: ServerConnection) -> None:
         for message in ws:
             received.put(message)
+        received.put(None)
 
     return server(put_all)
 
 
-def everything(received: queue.Queue[str | bytes]) -> list[str | bytes]:
-    """What has been received by the end of a connection that was closed properly."""
-    return [received.get_nowait() for _ in range(received.qsize())]
+def everything(received: queue.Queue[str | bytes | None]) -> list[str | bytes]:
+    """What has been received on a connection, once it was closed properly."""
+    return list(iter(lambda: received.get(timeout=30), None))
 
 
 # -- the input -------------------------------------------------------------------------------------------------
@@ -225,7 +226,7 @@ def test_timestamps_show_both_directions(run: Any, server: Serve) -> None:
         for message in ws:
             ws.send(b"\x00" if message == "two" else message)
 
-    status, out, _ = talk(run, server(answer), "-t", text="one\ntwo\n")
+    status, out, _ = talk(run, server(answer), "-t", "-n", "2", text="one\ntwo\n")
     lines = out.splitlines()
     assert status == 0
     assert sorted(line[13:] for line in lines) == ["< binary, 1 byte: 00", "< one", "> one", "> two"]

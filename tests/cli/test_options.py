@@ -8,6 +8,7 @@ import hashlib
 import os
 import socket
 import ssl
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -283,10 +284,29 @@ def test_the_proxy_of_the_environment(run: Any, proxy: Any, server: Serve) -> No
     assert instance.requests == []
 
 
+@pytest.mark.parametrize("options", [[], ["--reconnect"]])
+def test_a_proxy_of_the_environment_that_cannot_be_used(run: Any, options: list[str]) -> None:
+    environment = os.environ | {"http_proxy": "ftp://me:sesame@gate", "no_proxy": ""}
+    status, _, err = talk(run, "ws://x.invalid/", *options, env=environment)
+    assert (status, len(err)) == (2, 1)
+    assert "environment variable http_proxy" in err[0]
+    assert "sesame" not in err[0]
+
+
 def test_a_proxy_that_is_not_there(run: Any) -> None:
     status, _, err = talk(run, "ws://x.invalid/", "--proxy", "http://me:sesame@127.0.0.1:1")
     assert (status, len(err)) == (3, 1)
     assert "sesame" not in err[0]
+
+
+@pytest.mark.parametrize("options", [[], ["--reconnect"]])
+def test_a_proxy_that_needs_a_package_that_is_not_there(run: Any, options: list[str]) -> None:
+    code = "import sys; sys.modules['python_socks'] = None; from taut.cli import main; sys.exit(main())"
+    line = ["connect", "ws://x.invalid/", "--proxy", "socks5://127.0.0.1:1", *options]
+    status, _, err = run(*line, command=[sys.executable, "-c", code])
+    assert status == 2
+    assert err.endswith("pip install 'taut[socks]'\n")
+    assert err.count("\n") == 1
 
 
 def test_another_address(start: Any, noting: str, seen: Headers) -> None:

@@ -60,6 +60,9 @@ def test_the_forms_of_a_pin() -> None:
     colons = ":".join(f"{byte:02X}" for byte in digest)
     assert parse_pins([f"sha256:{digest.hex()}"]) == parse_pins((f"sha256:{colons}",)) == {("certificate", digest)}
     assert len(parse_pins([f"sha256/{encoded}", f"sha256:{colons}", f"sha256//{encoded}"])) == 2
+    slashes = bytes([0xFF]) * 32  # its encoding begins with slashes
+    encoded = base64.b64encode(slashes).decode()
+    assert parse_pins([f"sha256/{encoded}"]) == parse_pins([f"sha256//{encoded}"]) == {("key", slashes)}
 
 
 @pytest.mark.parametrize(

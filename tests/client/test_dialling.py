@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import socket
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +34,7 @@ from taut.client.dialling.addresses import address_text
 from taut.client.dialling.proxies import ProxyURL
 from taut.client.dialling.turns import turns_of
 from taut.client.options import ConnectOptions
-from taut.errors import ConnectError, ConnectRefused, DialError, InvalidProxy, ProxyError
+from taut.errors import ConnectError, ConnectRefused, DialError, InvalidProxy, MissingExtra, ProxyError
 from taut.types import Attempt
 
 # -- addresses given by hand -------------------------------------------------------------------------------------------
@@ -386,8 +387,18 @@ async def test_the_proxy_of_the_environment(world: World, tunnels: Tunnels, monk
     with closing(await call(proxy=True)) as sock:
         assert sock.getpeername() == (host, port)
     monkeypatch.setenv("http_proxy", "nonsense://")
-    with pytest.raises(InvalidProxy):
+    attempts: list[Attempt] = []
+    with pytest.raises(
+        ProxyError, match=r"proxy nonsense://: .*\(from the environment variable http_proxy\)"
+    ) as caught:
+        await call(attempts=attempts, proxy=True)
+    assert isinstance(caught.value.__cause__, InvalidProxy)
+    assert told(attempts) == [("server.test:8080", "proxy")]
+    monkeypatch.setenv("http_proxy", "socks5h://gate:1080")
+    monkeypatch.setitem(sys.modules, "python_socks.async_.asyncio", None)
+    with pytest.raises(ProxyError, match=r"proxy socks5h://gate:1080: .*pip install 'taut\[socks\]'") as caught:
         await call(proxy=True)
+    assert isinstance(caught.value.__cause__, MissingExtra)
 
 
 async def test_a_proxy_that_is_down(world: World, tunnels: Tunnels) -> None:

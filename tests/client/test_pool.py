@@ -514,6 +514,26 @@ async def test_setup_has_a_timeout() -> None:
         assert service.closed == [(1011, "setup failed")]
 
 
+async def test_setup_cannot_close_the_pool() -> None:
+    calls = 0
+
+    async def setup(ws: taut.ClientConnection) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            with pytest.raises(RuntimeError, match="a pool cannot be closed by its setup"):
+                await pool.close()
+            with pytest.raises(RuntimeError, match="a pool cannot be closed by its setup"):
+                await pool.drain()
+
+    async with serving() as service:
+        pool = Pool(service.uri, size=1, setup=setup, policy=FAST)
+        async with pool:
+            async with pool.connection() as ws:
+                assert await ask(ws, "x") == "x"
+            assert (calls, pool.stats.failed) == (1, 0)
+
+
 async def test_a_connection_that_ends_during_setup_does_not_count() -> None:
     calls = 0
 

@@ -26,6 +26,7 @@ from taut.errors import (
     InvalidStatus,
     InvalidUpgrade,
     InvalidURI,
+    MissingExtra,
     NegotiationError,
     OpenTimeout,
     ProxyError,
@@ -178,6 +179,14 @@ def test_transient_failures(exc: Exception) -> None:
 )
 def test_final_failures(exc: Exception) -> None:
     assert not is_transient(exc, POLICY)
+
+
+@pytest.mark.parametrize("cause", [InvalidProxy("ftp://x", "scheme"), MissingExtra("a SOCKS proxy", "socks")])
+def test_a_proxy_of_the_environment_that_cannot_be_used_is_final(cause: Exception) -> None:
+    error = ProxyError("ftp://x", "it cannot be used")
+    assert is_transient(error, POLICY)
+    error.__cause__ = cause
+    assert not is_transient(error, POLICY)
 
 
 def test_the_classifier_is_asked_first() -> None:
@@ -351,6 +360,33 @@ def test_the_first_delay_has_jitter_as_well() -> None:
     assert b.delay() == 1
 
 
+def test_without_any_delay_it_never_spins() -> None:
+    """A server that accepts and closes at once, and a policy that takes every connection for a good one."""
+    b, clock = backoff(ReconnectPolicy(stable_after=0))
+    began, attempts = clock.now, 0
+    while clock.now < began + 100:
+        b.opened()
+        b.lost()
+        delay = b.delay()
+        attempts += 1
+        assert attempts > 8 or delay == 0  # now and then, the first retry is immediate
+        clock.now += delay
+    assert attempts <= 100 / 0.25 + 9
+    clock.now += 60
+    b.opened()
+    b.lost()
+    assert b.delay() == 0
+
+
+def test_spacing_out_counts_the_first_delay() -> None:
+    b, clock = backoff(ReconnectPolicy(stable_after=0, first_delay=0.5))
+    for _ in range(40):
+        b.opened()
+        b.lost()
+        assert b.delay() == 0.5
+        clock.now += 0.5
+
+
 def test_what_the_server_asks_for_comes_before_the_jitter() -> None:
     b, clock = backoff(ReconnectPolicy(max_retry_after=100), lambda: 0.5)
     b.opened()
@@ -436,7 +472,7 @@ def test_delays_stay_within_their_bounds(
             floor = min(asked, policy.max_retry_after)
             assert floor <= delay <= floor + policy.max_delay
         elif not b.failures:
-            assert 0 <= delay <= policy.first_delay
+            assert 0 <= delay <= max(policy.first_delay, 0.25 * len(events))
         else:
             ceiling = policy.base_delay * policy.factor ** (b.failures - 1)
             assert 0 <= delay <= min(policy.max_delay, ceiling * 1.000001)

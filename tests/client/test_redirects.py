@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http.cookiejar import CookieJar
@@ -12,6 +13,8 @@ from network import Driver, RawServer
 from peers import Peer
 
 import taut
+from taut.client.cookies import keep_cookies
+from taut.protocol.uri import parse_uri
 
 
 def answer(status: str, *lines: str) -> bytes:
@@ -235,3 +238,55 @@ async def test_a_cookie_header_of_the_user_stands(tcp: Driver) -> None:
             async with opened(connecting):
                 _, head = await accept(server, ("Set-Cookie", "theirs=2"))
                 assert headers_of(head).get_all("Cookie") == ["mine=1"]
+
+
+async def test_cookies_do_not_pile_up(tcp: Driver) -> None:
+    """A server that names a cookie anew for each connection gets at most 50 back, those that it still sets among them.
+
+    Else a client that connects again for days sends a head that is too large, and is refused for good.
+    """
+    jar = CookieJar()
+    async with tcp.raw_serve() as server:
+        connecting = server.connect(cookies=jar)
+        for turn in range(13):
+            fresh = [("Set-Cookie", f"visit{turn}-{n}=x; Path=/") for n in range(5)]
+            huge = ("Set-Cookie", f"huge={'x' * 4096}; Path=/")
+            async with opened(connecting):
+                await accept(server, ("Set-Cookie", "session=1; Path=/"), *fresh, huge)
+        async with opened(connecting):
+            _, head = await accept(server)
+    sent = headers_of(head)["Cookie"].split("; ")
+    assert len(sent) == len(jar) == 50
+    assert "session=1" in sent
+    assert {"visit12-0=x", "visit12-4=x"} < set(sent)
+    assert not {"visit0-0=x", "visit2-4=x"} & set(sent)
+
+
+def test_cookies_of_other_domains_are_left_alone() -> None:
+    jar = CookieJar()
+    for n in range(60):
+        keep_cookies(jar, parse_uri("ws://mine.test/"), taut.Headers([("Set-Cookie", f"c{n}=x")] * (n < 50)))
+    others = list(jar)
+    keep_cookies(jar, parse_uri("ws://other.test/"), taut.Headers([("Set-Cookie", f"c{n}=x") for n in range(51)]))
+    assert list(jar)[:50] == others
+    assert len(jar) == 100
+
+
+async def test_a_socket_that_was_given_is_not_used_twice(tcp: Driver) -> None:
+    """A redirect needs another connection, even one to the same origin."""
+    async with tcp.raw_serve() as server:
+        sock = socket.create_connection(("127.0.0.1", server.address))
+        opening = asyncio.ensure_future(server.connect(sock=sock).open())
+        await redirect(server, "/elsewhere")
+        with pytest.raises(taut.RedirectError, match=r"the socket \(sock\) is used up"):
+            await opening
+
+
+async def test_credentials_in_a_redirect_are_not_shown(tcp: Driver) -> None:
+    async with tcp.raw_serve() as server:
+        opening = asyncio.ensure_future(server.connect().open())
+        await redirect(server, "ftp://me:se@same@elsewhere.test/")
+        with pytest.raises(taut.RedirectError, match="a redirect cannot be followed") as caught:
+            await opening
+    assert "elsewhere.test" in str(caught.value)
+    assert "same" not in f"{caught.value} {caught.value!r} {caught.value.__cause__!r}"

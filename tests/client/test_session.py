@@ -14,18 +14,20 @@ import pytest
 
 import taut
 from taut.client.outbox.journal import JournalError
-from taut.client.outbox.outbox import Ack, Loss, OfflineQueue
+from taut.client.outbox.outbox import Ack, Loss, OfflineQueue, Outbox
 from taut.client.reconnection import Backoff, ReconnectPolicy
 from taut.client.session.lifecycle import TRANSITIONS, Lifecycle, SessionState
 from taut.client.session.session import Session
 from taut.errors import (
     ConcurrencyError,
+    ConnectError,
     ConnectionClosed,
     ConnectionClosedError,
     ConnectionClosedOK,
     ConnectRefused,
     InvalidStatus,
     InvalidURI,
+    ProxyError,
     QueueFull,
     ReconnectFailed,
 )
@@ -311,6 +313,23 @@ async def test_the_first_failure_is_raised_as_it_is() -> None:
         await session.recv()
     assert later.value.reason is caught.value
     assert later.value.attempts == session.attempts
+
+
+@pytest.mark.parametrize("retry_first", [False, True])
+async def test_a_proxy_of_the_environment_that_cannot_be_used(
+    retry_first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "ftp://gate")
+    policy = ReconnectPolicy(retry_first=retry_first)
+    with pytest.raises(ConnectError) as caught:
+        await session_to("ws://server.test/", policy=policy)
+    error = caught.value.reason if isinstance(caught.value, ReconnectFailed) else caught.value
+    assert isinstance(error, ProxyError)
+    assert isinstance(caught.value, ReconnectFailed) == retry_first
+    assert len(caught.value.attempts) == 1
+    with pytest.raises(ProxyError):
+        async for _ in taut.connect("ws://server.test/", reconnect=policy):
+            raise AssertionError("there is no way")
 
 
 async def test_the_policy_for_the_first_connection_as_well() -> None:
@@ -654,6 +673,68 @@ async def test_on_connect_comes_before_everything_else() -> None:
     assert received == [["subscribe", "queued 1", "one", "drop"], ["subscribe", "two", "queued 2"]]
 
 
+@pytest.mark.parametrize("name", ["recv", "anext", "wait_open", "wait_state", "wait_closed", "drain"])
+async def test_what_would_wait_for_the_hook_itself_is_refused_in_it(name: str) -> None:
+    problems: list[str] = []
+
+    async def hook(*arguments: Any) -> None:
+        await session.send(str(len(problems)))  # this only queues it
+        with pytest.raises(RuntimeError) as caught:
+            await calls[name]()
+        problems.append(str(caught.value))
+        assert await session.wait_state(session.state) is session.state  # which it is in already
+
+    async with serving(Script(abort_at_message, echo)) as server:
+        session = session_to(uri_of(server), on_connect=hook, on_disconnect=hook)
+        calls: dict[str, Callable[[], Any]] = {
+            "recv": session.recv,
+            "anext": lambda: anext(session),
+            "wait_open": session.wait_open,
+            "wait_state": lambda: session.wait_state(OPEN),
+            "wait_closed": session.wait_closed,
+            "drain": session.drain,
+        }
+        async with session:
+            assert await session.recv() in ("1", "2")
+    assert len(problems) == 3
+    assert "in one of its hooks" in problems[0]
+
+
+async def test_a_hook_cannot_wait_for_room_in_the_queue() -> None:
+    async def hook(session: Session, connection: taut.ClientConnection) -> None:
+        await session.send("one")
+        with pytest.raises(RuntimeError, match=r"send\(\) of a session cannot be awaited in one of its hooks"):
+            await session.send("two")
+
+    async with (
+        serving(echo) as server,
+        session_to(uri_of(server), queue=OfflineQueue(max_messages=1), on_connect=hook) as session,
+    ):
+        assert await session.recv() == "one"
+        await session.send("two")
+        assert await session.recv() == "two"
+
+
+async def test_news_may_be_used_to_wait_for_more() -> None:
+    """What is told of news runs beside the session, and may wait for it, but not for its end."""
+    heard: list[Any] = []
+
+    async def on_state(old: SessionState, new: SessionState) -> None:
+        if new is OPEN:
+            heard.append(await session.recv())
+            with pytest.raises(RuntimeError, match="wait_closed"):
+                await session.wait_closed()
+            news.set()
+
+    news = asyncio.Event()
+    async with serving(echo) as server:
+        session = session_to(uri_of(server), on_state=on_state)
+        async with session:
+            await session.send("x")
+            await news.wait()
+    assert heard == ["x"]
+
+
 async def test_a_connection_lost_in_on_connect_is_a_lost_connection() -> None:
     async def wait(session: Session, connection: taut.ClientConnection) -> None:
         await connection.recv()
@@ -771,6 +852,16 @@ async def test_whole_messages_of_every_kind(queue: OfflineQueue | None) -> None:
             await session.send("\ud800")
         await session.send("fine")
         assert await session.recv() == "fine"
+
+
+@pytest.mark.parametrize("ack", [None, Ack(sent=lambda message: None, received=lambda message: None)])
+async def test_messages_are_decoded_as_asked(ack: Ack | None) -> None:
+    async with serving(echo) as server, session_to(uri_of(server), ack=ack) as session:
+        for message in ("a", b"a") * 3:
+            await session.send(message)
+        assert [await session.recv(decode=True) for _ in range(2)] == ["a", "a"]
+        assert [await session.recv(decode=False) for _ in range(2)] == [b"a", b"a"]
+        assert [await session.recv(decode=None) for _ in range(2)] == ["a", b"a"]
 
 
 async def test_what_is_queued_is_a_copy() -> None:
@@ -1314,6 +1405,7 @@ async def test_the_end_of_the_event_loop_ends_it() -> None:
         ("ws://x/", {"open_timeout": -1}, ValueError, "open_timeout must be"),
         (lambda attempt: "ws://x/", {"open_timeout": -1}, ValueError, "open_timeout must be"),
         ("connect", {"open_timeout": 1}, TypeError, "open_timeout must be given to connect"),
+        ("ws://x/", {"sock": socket.socket()}, ValueError, "sock cannot be given to a session"),
     ],
 )
 def test_wrong_arguments_are_refused_at_once(
@@ -1493,3 +1585,27 @@ async def test_no_message_is_lost_to_cancelled_receivers() -> None:
                 else:
                     assert isinstance(outcome, asyncio.CancelledError), repr(outcome)
         assert got == list(range(150))
+
+
+async def test_a_file_is_given_up_however_the_end_is_interrupted(tmp_path: Path) -> None:
+    """Cancelled from outside while it ends, as at the end of an event loop, a session still gives up its file."""
+    queue = OfflineQueue(path=tmp_path / "queue")
+    async with serving(echo) as server:
+        turns, running = 0, True
+        while running:
+            session = await session_to(uri_of(server), queue=queue)
+            closing_it = asyncio.ensure_future(session.close())
+            task = session._supervisor.task
+            assert task is not None
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            running = not task.done()
+            for _ in range(3):
+                task.cancel()
+                await asyncio.sleep(0)
+            await closing_it
+            outbox = Outbox(queue, None, lambda loss: None)
+            await outbox.open()  # raises JournalError if it is in use
+            await outbox.close()
+            turns += 1
+        assert turns > 5

@@ -35,6 +35,8 @@ async def test_closing_the_server_closes_connections_with_1001(driver: Driver) -
         server.close()
         assert not server.is_serving()
         assert server.sockets == ()
+        with pytest.raises(ValueError, match="the server does not listen on a port"):
+            print(server.port)
         await server.wait_closed()
         assert finished == [1001] * 5
         for client in clients:

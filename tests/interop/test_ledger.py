@@ -20,7 +20,7 @@ from faults import FaultyProxy, Schedule, seed_of
 import taut
 
 FAULTS = ("fin", "reset", "truncate", "refuse") * 30 + ("blackhole",)
-POLICY = taut.ReconnectPolicy(base_delay=0.001, max_delay=0.003, stable_after=0.0, retry_first=True)
+POLICY = taut.ReconnectPolicy(base_delay=0.001, max_delay=0.003, retry_first=True)
 QUEUE = taut.OfflineQueue(max_messages=100)
 # A line that has fallen silent has to be noticed soon.
 IMPATIENT = {"ping_interval": 0.1, "ping_timeout": 0.1, "open_timeout": 0.3, "close_timeout": 0.2}

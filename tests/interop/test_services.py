@@ -48,7 +48,7 @@ def wait_until_closed(ports: list[int]) -> None:
 
 def test_interrupted_they_are_stopped_and_leave_nothing(tmp_path: Path) -> None:
     with all_services(tmp_path) as (process, ports):
-        assert len(ports) == 7
+        assert len(ports) == 8
         assert all(accepts(port) for port in ports)
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 0
@@ -58,7 +58,7 @@ def test_interrupted_they_are_stopped_and_leave_nothing(tmp_path: Path) -> None:
 
 def test_nothing_outlives_a_run_that_is_killed(tmp_path: Path) -> None:
     with all_services(tmp_path) as (process, ports):
-        assert len(ports) == 7
+        assert len(ports) == 8
         process.kill()
     wait_until_closed(ports)
 

@@ -9,6 +9,7 @@ import tracemalloc
 import zlib
 from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -22,6 +23,7 @@ from wsproto.frame_protocol import RsvBits
 
 from taut.errors import PayloadTooBig, ProtocolError
 from taut.protocol.deflate import ContextPool, Deflate, DeflateParameters, backends, compress_message
+from taut.protocol.deflate.backends import new_decompressor
 from taut.types import DeflateOptions
 
 ALL = dict(backends.backends)
@@ -329,9 +331,60 @@ def test_the_limit_holds_across_final_blocks(backend_name: str) -> None:
 
 def test_a_flood_of_final_blocks_is_refused(backend_name: str) -> None:
     assert codec().decompress(stream(b"") * 64, None, True) == b""
-    with pytest.raises(ProtocolError, match="more than 64 final blocks") as raised:
+    with pytest.raises(ProtocolError, match="a flood of final blocks") as raised:
         codec().decompress(stream(b"") * 100_000, None, True)
     assert raised.value.code == 1008
+
+
+@pytest.mark.parametrize("parameters", [DeflateParameters(), FRESH])
+@pytest.mark.parametrize("parking", [False, True])
+def test_a_flood_of_final_blocks_over_many_messages_is_refused(
+    parameters: DeflateParameters, parking: bool, backend_name: str
+) -> None:
+    """Neither a new message nor a pool under pressure begins the count again."""
+    pool = ContextPool(0 if parking else 1)
+    deflate = codec(parameters, pool=pool)
+    with pytest.raises(ProtocolError, match="a flood of final blocks") as raised:
+        for _ in range(40):
+            deflate.decompress(stream(b"") * 4, None, True)
+    assert raised.value.code == 1008
+
+
+@pytest.mark.parametrize("parameters", [DeflateParameters(), FRESH])
+@pytest.mark.parametrize("ending", [b"", b"\x00"])
+def test_a_peer_may_end_a_stream_with_every_message_or_fragment(
+    parameters: DeflateParameters, ending: bytes, backend_name: str
+) -> None:
+    deflate = codec(parameters)
+    for _ in range(1000):
+        assert deflate.decompress(stream(b"Hello") + ending, None, True) == b"Hello"
+    for _ in range(1000):
+        assert deflate.decompress(stream(b"Hello"), None, False) == b"Hello"
+    assert deflate.decompress(b"", None, True) == b""
+
+
+def test_streams_of_some_size_may_follow_each_other(backend_name: str) -> None:
+    one = random.Random(1).randbytes(300)
+    assert codec().decompress(stream(one) * 200, None, True) == one * 200
+
+
+def test_the_end_of_a_message_with_final_blocks_makes_no_context(
+    backend_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+
+    def counting(*args: Any) -> Any:
+        made.append(1)
+        return new_decompressor(*args)
+
+    monkeypatch.setattr("taut.protocol.deflate.inflater.new_decompressor", counting)
+    deflate = codec()
+    for ending in (b"", b"\x00"):
+        for _ in range(5):
+            assert deflate.decompress(stream(b"Hello") + ending, None, True) == b"Hello"
+        assert deflate.decompress(stream(b"Hello"), None, False) == b"Hello"
+        assert deflate.decompress(ending, None, True) == b""
+    assert len(made) == 12
 
 
 # ---- limits and bad input ----
@@ -421,6 +474,13 @@ def test_garbage_ends_in_bytes_or_a_protocol_error(garbage: bytes) -> None:
 # ---- what a connection owns ----
 
 
+def parked(deflate: Deflate) -> bytes:
+    """What is left of a decompressor that was taken back: its window, and no context."""
+    assert deflate._inflater is not None
+    assert deflate._inflater._context is None
+    return bytes(deflate._inflater._window)
+
+
 def test_nothing_is_owned_until_it_is_needed(backend_name: str) -> None:
     pool = ContextPool()
     deflate = codec(pool=pool)
@@ -437,8 +497,8 @@ def test_without_context_takeover_nothing_is_kept(backend_name: str) -> None:
     deflate = codec(FRESH, pool=pool)
     deflate.compress(b"Hello")
     deflate.decompress(HELLO, None, True)
-    assert deflate._compressor is deflate._inflater is None
-    assert deflate._window == b""
+    assert deflate._compressor is None
+    assert parked(deflate) == b""
     deflate.compress_part(b"Hello", False)
     assert pool.compressors == 1
     deflate.compress_part(b"Hello", True)
@@ -470,8 +530,8 @@ def test_a_parked_decompressor_goes_on_where_it_was(backend_name: str) -> None:
         for sender, receiver in zip(senders, receivers, strict=True):
             assert receiver.decompress(sender.compress(message), None, True) == message
         assert pool.decompressors == 1
-        assert receivers[0]._inflater is None
-    assert len(receivers[0]._window) == 1 << 15
+        assert parked(receivers[0])
+    assert len(parked(receivers[0])) == 1 << 15
 
 
 def test_a_parked_window_is_as_large_as_agreed(backend_name: str) -> None:
@@ -480,7 +540,7 @@ def test_a_parked_window_is_as_large_as_agreed(backend_name: str) -> None:
     receiver = codec(parameters, server=False, pool=pool)
     receiver.decompress(codec(parameters).compress(bytes(100_000)), None, True)
     pool.clear()
-    assert receiver._window == bytes(512)
+    assert parked(receiver) == bytes(512)
 
 
 def test_a_decompressor_within_a_message_is_not_parked(backend_name: str) -> None:
@@ -491,7 +551,7 @@ def test_a_decompressor_within_a_message_is_not_parked(backend_name: str) -> Non
     assert pool.decompressors == 0
     other.decompress(HELLO, None, True)
     pool.clear()
-    assert other._inflater is None
+    assert parked(other) == b"Hello"
     assert inflated + busy.decompress(HELLO[3:], None, True) == b"Hello"
     assert pool.decompressors == 1
 
@@ -505,7 +565,8 @@ def test_clear_gives_everything_back(backend_name: str) -> None:
         assert receiver.decompress(payload, None, True) == b"Hello"
         pool.clear()
         assert (pool.compressors, pool.decompressors) == (0, 0)
-        assert sender._compressor is receiver._inflater is None
+        assert sender._compressor is None
+        assert parked(receiver)
     assert receiver.decompress(bytes.fromhex("f200110000"), None, True) == b"Hello"
 
 
@@ -518,7 +579,6 @@ def test_close_gives_everything_back(backend_name: str) -> None:
     deflate.close()
     assert (pool.compressors, pool.decompressors) == (0, 0)
     assert deflate._compressor is deflate._inflater is None
-    assert deflate._window == b""
 
 
 def test_a_shared_message_restarts_the_compressor(backend_name: str) -> None:

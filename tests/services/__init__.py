@@ -1,4 +1,4 @@
-"""Real programs that taut is tested with: two kinds of proxies, a reverse proxy, and another WebSocket library.
+"""Real programs that taut is tested with: two kinds of proxies, two reverse proxies, and another WebSocket library.
 
 Each is a fixture, started when the first test wants it and stopped at the end of the session.  They are known to every
 test (tests/conftest.py imports them).  A service that is not installed or does not start fails the tests that want it:
@@ -13,6 +13,7 @@ none is skipped.  ``make services`` installs what is missing, and starts all of 
 ``node_ws``        an echo server on Node's ``ws``; ``.uri(deflate={}, ...)`` chooses what a connection does (echo.cjs)
 ``node_wss``       the same over TLS; ``certificates.trusting_context()`` trusts it
 ``nginx``          a function: ``nginx(port, ...)`` is an ``Nginx`` in front of that port until the test is over
+``haproxy``        the same with ``HAProxy``, which speaks the PROXY protocol
 =================  ==================================================================================================
 
 ``.log()`` is all that a service has written since it was started; it is shared by the tests of a session.  tinyproxy
@@ -27,6 +28,7 @@ from typing import Any
 
 import pytest
 
+from .haproxy import HAProxy
 from .nginx import Nginx
 from .node import NodeWs
 from .processes import ServiceError
@@ -34,12 +36,14 @@ from .proxies import Dante, Tinyproxy
 
 __all__ = [
     "Dante",
+    "HAProxy",
     "Nginx",
     "NodeWs",
     "ServiceError",
     "Tinyproxy",
     "dante",
     "dante_auth",
+    "haproxy",
     "nginx",
     "node_ws",
     "node_wss",
@@ -90,5 +94,15 @@ def nginx() -> Iterator[Callable[..., Nginx]]:
 
         def start(upstream: int, **options: Any) -> Nginx:
             return stack.enter_context(Nginx(upstream, **options))
+
+        yield start
+
+
+@pytest.fixture
+def haproxy() -> Iterator[Callable[..., HAProxy]]:
+    with ExitStack() as stack:
+
+        def start(upstream: int, **options: Any) -> HAProxy:
+            return stack.enter_context(HAProxy(upstream, **options))
 
         yield start

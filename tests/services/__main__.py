@@ -8,6 +8,7 @@ import subprocess
 import sys
 from contextlib import ExitStack
 
+from .haproxy import HAProxy
 from .install import NotInstalled, install
 from .nginx import Nginx
 from .node import NodeWs
@@ -27,8 +28,11 @@ def start(stack: ExitStack) -> dict[str, Service]:
     }
     for service in services.values():
         stack.enter_context(service)
-    proxied = Nginx(services["echo server"].port)
-    return services | {"reverse proxy of the echo server": stack.enter_context(proxied)}
+    upstream = services["echo server"].port
+    proxied = {"reverse proxy of the echo server": Nginx(upstream), "another one": HAProxy(upstream, send=None)}
+    for service in proxied.values():
+        stack.enter_context(service)
+    return services | proxied
 
 
 def main() -> int:

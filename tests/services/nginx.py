@@ -35,6 +35,7 @@ http {{
             proxy_set_header Connection $connection_upgrade;
             proxy_set_header Host $http_host;
             proxy_set_header X-Forwarded-For $remote_addr;
+            proxy_set_header X-Forwarded-Proto $scheme;
             proxy_connect_timeout 5s;
             proxy_read_timeout {read_timeout};
         }}

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import socket
 import ssl
 import time
+import weakref
 from typing import Any
 
 import pytest
 from network import server_context
-from threads import Doing, RawServer, asyncio_server, echo, trusting
+from threads import Doing, RawServer, asyncio_server, echo, trusting, until
 
 import taut
 import taut.sync
@@ -177,3 +179,43 @@ def test_many_at_once() -> None:
         for each in [Doing(talk, str(i)) for i in range(30)]:
             each.result()
         assert time.monotonic() - begun < 20
+
+
+def test_through_a_proxy(tcp: RawServer) -> None:
+    """One that speaks HTTP CONNECT, and passes on what it is given."""
+
+    def relay(one: socket.socket, other: socket.socket) -> None:
+        while data := one.recv(65536):
+            other.sendall(data)
+        other.shutdown(socket.SHUT_WR)
+
+    def proxy() -> str:
+        with tcp.accept() as client:
+            request = client.read_head()
+            host, port = request.split()[1].split(":")
+            with socket.create_connection((host, int(port))) as upstream:
+                client.write(b"HTTP/1.1 200 Connected\r\n\r\n")
+                back = Doing(relay, upstream, client.sock)
+                relay(client.sock, upstream)
+                back.result()
+        return request
+
+    with asyncio_server(echo, "127.0.0.1", 0) as server:
+        proxying = Doing(proxy)
+        address = f"http://127.0.0.1:{tcp.sock.getsockname()[1]}"
+        with taut.sync.connect(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}", proxy=address) as ws:
+            ws.send("through it")
+            assert ws.recv() == "through it"
+        assert proxying.result().startswith("CONNECT 127.0.0.1:")
+
+
+def test_a_closed_connection_is_forgotten(tcp: RawServer) -> None:
+    with tcp.connected() as (ws, peer):
+        pong = ws.ping()
+        peer.send(1, b"message")
+        assert ws.recv() == "message"
+    with pytest.raises(taut.ConnectionClosed):
+        pong.wait()
+    reference = weakref.ref(ws)
+    del ws, pong
+    until(lambda: gc.collect() >= 0 and reference() is None, "the end of it")

@@ -266,10 +266,11 @@ def test_a_client_that_leaves() -> None:
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\n\r\n"])
-def test_a_client_without_tls(sent: bytes) -> None:
+def test_a_client_without_tls(sent: bytes, caplog: pytest.LogCaptureFixture) -> None:
     with serving(ssl=server_context(), open_timeout=0.2) as server, raw(server) as peer:
         peer.write(sent)
         assert b"HTTP" not in peer.read_to_end()
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 # ---- the end ----
@@ -364,6 +365,7 @@ class SomeListener(taut.Listener):
         (print, {"process_response": 1}, TypeError, "process_response must be"),
         (print, {"cancel_on_close": True}, TypeError, "cancel_on_close"),
         (print, {"nonsense": True}, TypeError, "nonsense"),
+        (print, {"max_connections": 10}, TypeError, "max_connections"),
         (print, {"subprotocols": "chat"}, TypeError, "subprotocols"),
         (print, {"path": "/nowhere"}, ValueError, "only one of"),
         (print, {"ping_interval": -1}, ValueError, "ping_interval"),

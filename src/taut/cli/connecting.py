@@ -67,7 +67,7 @@ def status_of(exc: BaseException) -> int:
     match exc:
         case ReconnectFailed():
             return status_of(exc.reason)
-        case taut.MissingExtra():
+        case taut.MissingExtra() | taut.ProxyError(__cause__=taut.MissingExtra() | taut.InvalidProxy()):
             return WRONG_USE
         case TimeoutError() | OSError(errno=errno.ETIMEDOUT):
             return TIMED_OUT

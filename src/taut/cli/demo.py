@@ -57,7 +57,7 @@ async def _demo(number: int, once: bool) -> int:
     serving = taut.serve(endpoints.handle, _HOST, number, process_request=endpoints.refuse_others)
     with stop_event() as stop:
         async with listening(serving, _HOST, number) as server:
-            number = server.sockets[0].getsockname()[1]
+            number = server.port
             show(f"taut {taut.__version__} on {loop_name()}: echo at ws://{_HOST}:{number}/, broadcast at /chat\n")
             if not await _unless(stop, _exchange(number)) or once:
                 return 0

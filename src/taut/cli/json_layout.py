@@ -47,8 +47,8 @@ def lay_out(text: str, *, escape: bool = False, colours: bool = False) -> str | 
             case ":":
                 parts.append(": ")
             case _:
-                token = printable(token) if escape else token
-                parts.append(paint(token, _style(token, following)) if colours else token)
+                shown = printable(token) if escape else token
+                parts.append(paint(shown, _style(token, following)) if colours else shown)
     return "".join(parts)
 
 

@@ -19,7 +19,7 @@ from ..protocol.uri import WebSocketURI
 from ..types import Attempt
 from .dialling.addresses import address_text
 from .dialling.dial import dial
-from .dialling.tls import default_context, tls_error
+from .dialling.tls import context_for_loop, tls_error
 from .dialling.turns import Deadline
 from .handshake import ClientHandshake
 from .opening import ClientConnection, Opening
@@ -98,7 +98,8 @@ async def _open_once(
             attempts.append(_attempt(navigation.uri, _address(opening, navigation), stage, begun, exc))
             raise
     except BaseException:
-        opening.done.cancel()
+        if not opening.done.cancel() and not opening.done.cancelled():
+            opening.done.exception()  # something else came first, and nobody will ask for this any more
         if opening.transport is not None:
             opening.transport.abort()
         raise
@@ -114,7 +115,7 @@ async def link(opening: Opening, navigation: Navigation, deadline: Deadline, att
     dialled = await dial(uri, options, deadline, attempts)
     begun = time.monotonic()
     try:
-        ssl = (options.ssl or default_context()) if uri.secure else None
+        ssl = (options.ssl or await context_for_loop()) if uri.secure else None
         hostname = (options.server_hostname or uri.host) if uri.secure else None
         async with asyncio.timeout(options.tls_timeout if uri.secure else None):
             await connect_transport(opening.connection.loop, opening, dialled.sock, ssl, hostname)

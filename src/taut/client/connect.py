@@ -56,7 +56,7 @@ class connect(Connecting, Generic[Opened]):  # used like a function, as in the w
     address), ``tls_timeout``: for these parts of it, None for no limits of their own. ``max_head`` (16384 bytes),
     ``max_headers`` (128): limits of the response. Everything in ``ConnectionOptions`` is accepted by name as well:
     ``max_size``, ``max_frame_size``, ``max_fragments``, ``read_limit``, ``write_limit``, ``outbox_limit``,
-    ``ping_interval``, ``ping_timeout``, ``close_timeout``, ``strict_pongs``.
+    ``ping_interval``, ``ping_timeout``, ``close_timeout``, ``strict_pongs``, ``rate_limits``.
 
     Raises ``TypeError`` or ``ValueError`` (``InvalidURI``, ``InvalidProxy`` among them) for a wrong argument, at once,
     before any I/O. Awaiting it raises a ``ConnectError``: ``DialError`` when no connection can be made, ``TLSError``,
@@ -159,7 +159,8 @@ class connect(Connecting, Generic[Opened]):  # used like a function, as in the w
 
     async def _pause(self, reason: Exception, backoff: Backoff) -> None:
         delay = backoff.after(reason)
-        self.options.logger.info("connecting to %s again in %.3g s: %s", self.uri, delay, reason)
+        # Not the whole URI: a token in its query is nothing for a log.
+        self.options.logger.info("connecting to %s again in %.3g s: %s", self.uri.host_header, delay, reason)
         await asyncio.sleep(delay)
 
 

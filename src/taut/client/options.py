@@ -32,9 +32,9 @@ from ..options import (
 from ..protocol.headers import basic_authorization, is_token
 from ..protocol.http1 import encode_connect
 from ..protocol.uri import WebSocketURI
-from ..types import ConnectionOptions, DeflateOptions, Headers, HeadersLike
+from ..types import ConnectionOptions, DeflateOptions, Headers, HeadersLike, RateLimits
 from .dialling.certificates import parse_pins
-from .dialling.proxies import ProxyURL, parse_proxies
+from .dialling.proxies import ProxyURL, need_socks, parse_proxies
 
 __all__ = ["ConnectArguments", "ConnectOptions", "connect_options"]
 
@@ -87,6 +87,7 @@ class ConnectArguments(TypedDict, total=False):
     ping_timeout: float | None
     close_timeout: float | None
     strict_pongs: bool
+    rate_limits: RateLimits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,14 +106,14 @@ class ConnectOptions:
     proxy: tuple[ProxyURL, ...] | None = None
     """The chain to go through, the nearest first; None to ask the environment."""
     proxy_ssl: ssl_module.SSLContext | None = None
-    proxy_headers: Headers = field(default_factory=Headers)
+    proxy_headers: Headers = field(default_factory=Headers, repr=False)
     ssl: ssl_module.SSLContext | None = None
     server_hostname: str | None = None
     pins: frozenset[tuple[str, bytes]] = frozenset()
     origin: str | None = None
     subprotocols: tuple[str, ...] = ()
     deflate: DeflateOptions | None = field(default_factory=DeflateOptions)
-    additional_headers: Headers = field(default_factory=Headers)
+    additional_headers: Headers = field(default_factory=Headers, repr=False)
     user_agent_header: str | None = USER_AGENT
     authorization: str | None = field(default=None, repr=False)
     cookies: CookieJar | None = None
@@ -141,7 +142,7 @@ def connect_options(uri: WebSocketURI, given: Mapping[str, Any]) -> ConnectOptio
     """The record of what was given by name for a connection to ``uri``.
 
     Raises ``TypeError`` for an unknown name or a wrong type, ``ValueError`` (``InvalidProxy`` among them) for a wrong
-    value; each names the option, the value and what is accepted.
+    value; each names the option, the value and what is accepted. ``MissingExtra`` for a SOCKS proxy without its extra.
     """
     unknown = given.keys() - _OWN - CONNECTION_OPTIONS
     if unknown:
@@ -241,6 +242,7 @@ def _check_proxies(record: dict[str, Any]) -> None:
         record["proxy"] = parse_proxies(given)
         if record["proxy"] and by_hand:
             raise ValueError("proxy cannot be combined with sock or path")
+        need_socks(record["proxy"])
     check_ssl(record.get("proxy_ssl"), "proxy_ssl")
     record["proxy_headers"] = _headers_for_proxies(record.get("proxy_headers"))
 

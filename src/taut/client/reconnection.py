@@ -6,7 +6,8 @@ for; ``Backoff`` counts, and says how long to wait.
 
 Delays have full jitter: each is drawn evenly from zero to a ceiling that grows with every failure, so that the clients
 of a server that restarted do not come back all at once.  A connection that ended before ``stable_after`` counts as one
-more failure: a server that accepts and closes at once is not hammered.
+more failure: a server that accepts and closes at once is not hammered.  Where ``stable_after`` is so short that it does
+not help, the retries after good connections are spaced out after the first few.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from ..errors import (
     InvalidProxy,
     InvalidStatus,
     InvalidURI,
+    MissingExtra,
     NegotiationError,
     ProxyError,
     ReconnectFailed,
@@ -42,6 +44,8 @@ _FINAL = (InvalidHeader, InvalidProxy, InvalidURI, NegotiationError, ReconnectFa
 """Trying again would meet the same; so would a certificate that is not accepted (``ssl.SSLCertVerificationError``)."""
 _FINAL_CODES = frozenset({1002, 1003, 1007, 1008, 1009, 1010})
 _PROXY_AUTHENTICATION = 407
+_SPACING, _AT_ONCE = 0.25, 8
+"""Between retries without any delay: on the average at least this (seconds), but for so many of them."""
 _HINT = re.compile(r"\bretry-after=([0-9]{1,9}(?:\.[0-9]{1,9})?)(?![0-9.])", re.IGNORECASE)
 _SECONDS = re.compile(r"[0-9]+", re.ASCII)
 _RFC_850 = re.compile(r"[A-Za-z]+, *[0-9]{2}-[A-Za-z]{3}-[0-9]{2} ")
@@ -128,6 +132,8 @@ def is_transient(exc: BaseException, policy: ReconnectPolicy) -> bool:
     if isinstance(exc, (*_FINAL, ssl.SSLCertVerificationError)):
         return False
     if isinstance(exc, ProxyError):
+        if isinstance(exc.__cause__, InvalidProxy | MissingExtra):  # one of the environment, which stays as it is
+            return False
         return exc.response is None or exc.response.status_code != _PROXY_AUTHENTICATION
     return isinstance(exc, ConnectError | OSError)
 
@@ -192,7 +198,7 @@ class Backoff:
     all of that for an exception. ``clock`` is monotonic (seconds), ``draw`` gives numbers from 0 to 1.
     """
 
-    __slots__ = ("_ceiling", "_clock", "_draw", "_opened_at", "_policy", "failures", "since")
+    __slots__ = ("_ceiling", "_clock", "_draw", "_opened_at", "_policy", "_spaced", "failures", "since")
 
     def __init__(
         self,
@@ -210,6 +216,7 @@ class Backoff:
         self.since = clock()
         """When the last good connection was lost; before there was one, when this began."""
         self._ceiling = 0.0
+        self._spaced = self.since  # when the next retry after a good connection is due, if all are spaced evenly
         self._start_over()
 
     def _start_over(self) -> None:
@@ -243,8 +250,15 @@ class Backoff:
         if asked is not None:
             return min(asked, self._policy.max_retry_after) + self._draw() * self._ceiling
         if not self.failures:
-            return self._draw() * self._policy.first_delay
+            return self._space_out(self._draw() * self._policy.first_delay)
         return self._draw() * self._ceiling
+
+    def _space_out(self, delay: float) -> float:
+        """``delay``, or more if there were too many retries like this one of late."""
+        now = self._clock()
+        delay = max(delay, self._spaced - _AT_ONCE * _SPACING - now)
+        self._spaced = max(self._spaced, now + delay) + _SPACING
+        return delay
 
     def exhausted(self, delay: float) -> str | None:
         """Which limit forbids another attempt after ``delay`` (seconds), None when there is none."""

@@ -74,6 +74,8 @@ class Navigation:
             problem = f"more than {self._followed} redirects (max_redirects)"
             raise RedirectError(problem, response=response)
         target = self._target(location, response)
+        if self.options.sock is not None:
+            raise RedirectError("a redirect is not followed, because the socket (sock) is used up", response=response)
         if self.uri.secure and not target.secure:
             raise RedirectError("a redirect from wss to ws is not followed", response=response)
         if _origin(target) != _origin(self.uri):
@@ -99,7 +101,7 @@ class Navigation:
                 raise InvalidURI(location, "it must begin with ws:// or wss://, http:// or https://")
             return parse_uri(f"{scheme}:{found[2]}")  # a fragment has no meaning here, and is not in found[2]
         except InvalidURI as exc:
-            raise RedirectError(f"a redirect to {location!r} cannot be followed", response=response) from exc
+            raise RedirectError(f"a redirect cannot be followed: {exc}", response=response) from exc
 
     def _leave(self, target: WebSocketURI, response: Response) -> None:
         """Go on at another origin."""

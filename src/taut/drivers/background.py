@@ -15,15 +15,17 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import math
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Generic, TypeVar, cast
 
-from .blocking import GONE, LOOK_AGAIN, WATCH_INPUT, WATCH_OUTPUT, BlockingDriver, Keeper, immortal
+from .blocking import GONE, LOOK_AGAIN, WATCH_INPUT, WATCH_OUTPUT, BlockingDriver
 from .keepalive import unwatch, watch
+from .waiting import Keeper, immortal
 
 __all__ = ["Background", "background", "connections_kept"]
 
@@ -42,6 +44,7 @@ class Background:
 
     def __init__(self) -> None:
         self.loop = asyncio.SelectorEventLoop()
+        self.loop.slow_callback_duration = math.inf  # they wait for busy connections: nothing to warn of in debug mode
         self.keeper = Keeper()
         self.users = 0
         self.thread = threading.Thread(target=self._run, name="taut-sync", daemon=True)
@@ -109,7 +112,7 @@ class Background:
     # -- connections -------------------------------------------------------------------------------------------
 
     def _called(self) -> None:
-        for connection in self.keeper.take():
+        for connection in cast("Sequence[BlockingDriver]", self.keeper.take()):
             self._look(connection)
 
     def _sweep(self) -> None:
@@ -165,7 +168,7 @@ class Background:
     def forget(self) -> None:
         """The process was forked, and this is the child: all of this is the parent's."""
         immortal(self)
-        for connection in {*self._kept, *self.keeper.called}:
+        for connection in {*self._kept, *cast("Sequence[BlockingDriver]", self.keeper.called)}:
             connection.forget()
         self.keeper.close()
 
@@ -258,7 +261,7 @@ class _State:
     """Which thread there is."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # a signal handler may open a connection
         self.current: Background | None = None
         self.exiting = False
 
@@ -294,7 +297,7 @@ def _exit() -> None:
 
 def _forked() -> None:
     current = _state.current
-    _state.lock = threading.Lock()
+    _state.lock = threading.RLock()
     _state.current = None
     if current is not None:
         current.forget()

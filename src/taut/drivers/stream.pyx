@@ -201,8 +201,10 @@ cdef class StreamDriver(Sender):
         if self.stash is not None:
             self.stash += PyBytes_FromStringAndSize(<char *>data, size)
             return 0
-        now = monotonic() if self.session.pings is not None else 0.0
+        now = monotonic() if self.session.pings is not None or self.session.budgets.spent else 0.0
         used = self.session.receive(data, size, now)
+        if now == 0.0 and self.session.budgets.spent:
+            self.session.budgets.now = monotonic()
         if used < size:
             self.stash = PyBytes_FromStringAndSize(<char *>data + used, size - used)
         return 0

@@ -12,20 +12,32 @@ import errno
 import socket
 import ssl as ssl_module
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import aiofastnet
 
 from .sockets import SocketTransport
 
-__all__ = ["Accepting", "connect_transport", "listen", "watches_descriptors"]
+__all__ = [
+    "Accepting",
+    "TLSAcceptor",
+    "accept_sockets",
+    "accept_transports",
+    "connect_transport",
+    "plain_transport",
+    "watches_descriptors",
+]
 
 _ACCEPTS = 64
 """Connections accepted for one readiness event, so that a flood of them does not starve the others."""
 _RETRY = 1.0
 """Pause of a listener after the process has run out of file descriptors or memory (seconds)."""
 
+_NO_LIMIT = 86400.0
+"""The longest TLS handshake that ``aiofastnet`` is asked to wait for (seconds)."""
+
 ProtocolFactory = Callable[[], asyncio.Protocol]
+Accepted = Callable[[socket.socket, Any], None]
 
 
 class Accepting(Protocol):
@@ -40,6 +52,30 @@ def watches_descriptors(loop: asyncio.AbstractEventLoop) -> bool:
     return proactor is None or not isinstance(loop, proactor)
 
 
+class _Quiet:
+    """An event loop as ``aiofastnet`` is given it.
+
+    That a peer leaves in the middle of the TLS handshake is an everyday event, of which whoever awaits the handshake is
+    told; ``aiofastnet`` calls the loop's exception handler as well, which is for mistakes of programs.
+    """
+
+    __slots__ = ("_loop", "add_reader", "add_writer", "call_soon", "remove_reader", "remove_writer")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        # Looked up often enough to be kept.
+        self.add_reader, self.remove_reader = loop.add_reader, loop.remove_reader
+        self.add_writer, self.remove_writer = loop.add_writer, loop.remove_writer
+        self.call_soon = loop.call_soon
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        if context.get("exception") is not ConnectionResetError:  # the class: that is how it is reported
+            self._loop.call_exception_handler(context)
+
+
 async def connect_transport(
     loop: asyncio.AbstractEventLoop,
     protocol: asyncio.Protocol,
@@ -50,8 +86,9 @@ async def connect_transport(
     """A transport for ``protocol`` on a connected socket; with ``ssl``, after the TLS handshake of a client."""
     transport: asyncio.BaseTransport
     if ssl is not None:
+        quiet = cast(asyncio.AbstractEventLoop, _Quiet(loop)) if watches_descriptors(loop) else loop
         transport, _ = await aiofastnet.create_connection(
-            loop, lambda: protocol, sock=sock, ssl=ssl, server_hostname=server_hostname
+            quiet, lambda: protocol, sock=sock, ssl=ssl, server_hostname=server_hostname
         )
     elif watches_descriptors(loop):
         transport = cast(asyncio.Transport, SocketTransport(loop, sock, protocol))
@@ -60,7 +97,50 @@ async def connect_transport(
     return transport
 
 
-async def listen(
+def plain_transport(
+    loop: asyncio.AbstractEventLoop, sock: socket.socket, protocol: asyncio.Protocol
+) -> asyncio.Transport:
+    """A transport for ``protocol`` on an accepted socket, on a loop that watches descriptors."""
+    return cast(asyncio.Transport, SocketTransport(loop, sock, protocol))
+
+
+class TLSAcceptor:
+    """Makes the TLS handshakes of a server on accepted sockets."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, ssl: ssl_module.SSLContext) -> None:
+        self._loop = cast(asyncio.AbstractEventLoop, _Quiet(loop))
+        self._ssl = ssl
+
+    async def shake_hands(self, sock: socket.socket, protocol: asyncio.Protocol, timeout: float | None) -> None:
+        """One handshake; ``protocol`` is told when it is done.
+
+        ``timeout``: seconds, None for no limit. Raises ``OSError``, and then the socket is closed; so it is when this
+        is cancelled. Returns as well when the connection was lost at the very end and ``protocol`` was told nothing.
+        """
+        try:
+            await aiofastnet.connect_accepted_socket(
+                self._loop,
+                lambda: protocol,
+                sock,
+                ssl=self._ssl,
+                ssl_handshake_timeout=_NO_LIMIT if timeout is None else timeout,
+            )
+        except BaseException:
+            sock.close()
+            raise
+
+
+def accept_sockets(loop: asyncio.AbstractEventLoop, accepted: Accepted, sock: socket.socket, backlog: int) -> Accepting:
+    """Accept connections on a bound socket, on a loop that watches descriptors: ``accepted(sock, address)`` for each.
+
+    The sockets do not block.
+    """
+    sock.setblocking(False)
+    sock.listen(backlog)
+    return _Acceptor(loop, accepted, sock)
+
+
+async def accept_transports(
     loop: asyncio.AbstractEventLoop,
     factory: ProtocolFactory,
     sock: socket.socket,
@@ -69,24 +149,22 @@ async def listen(
     backlog: int,
     tls_timeout: float | None,
 ) -> Accepting:
-    """Accept connections on a bound socket, each with a protocol of its own from ``factory``."""
+    """The same for any loop: each connection, after the TLS handshake, has a protocol of its own from ``factory``."""
     sock.setblocking(False)
     sock.listen(backlog)
     if ssl is not None:
         return await aiofastnet.create_server(
             loop, factory, sock=sock, ssl=ssl, backlog=backlog, ssl_handshake_timeout=tls_timeout
         )
-    if watches_descriptors(loop):
-        return _Acceptor(loop, factory, sock)
     return await loop.create_server(factory, sock=sock, backlog=backlog)
 
 
 class _Acceptor:
-    """Accepts plain connections on one listening socket."""
+    """Accepts connections on one listening socket."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, factory: ProtocolFactory, sock: socket.socket) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, accepted: Accepted, sock: socket.socket) -> None:
         self._loop = loop
-        self._factory = factory
+        self._accepted = accepted
         self._sock = sock
         self._fd = sock.fileno()
         self._is_tcp = sock.family in (socket.AF_INET, socket.AF_INET6)
@@ -106,7 +184,7 @@ class _Acceptor:
             if self._fd < 0:
                 return
             try:
-                sock, _ = self._sock.accept()
+                sock, address = self._sock.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as exc:
@@ -121,7 +199,7 @@ class _Acceptor:
             sock.setblocking(False)
             if self._is_tcp:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            SocketTransport(self._loop, sock, self._factory())
+            self._accepted(sock, address)
 
     def _resume(self) -> None:
         self._pause = None

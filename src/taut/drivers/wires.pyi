@@ -3,6 +3,8 @@ import ssl as ssl_module
 
 from typing_extensions import disjoint_base
 
+__pyx_capi__: dict[str, object]
+
 READABLE: int
 WRITABLE: int
 

@@ -18,7 +18,6 @@ import time
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
 from cpython.memoryview cimport PyMemoryView_FromMemory
-from libc.errno cimport errno
 from libc.stdint cimport uint8_t
 
 cdef extern from "Python.h":

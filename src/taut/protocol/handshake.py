@@ -139,13 +139,20 @@ def _authority(text: str, default_port: int) -> tuple[str, int] | None:
     return None if found is None else (found[1].lower(), int(found[2] or default_port))
 
 
-def check_origin(request: Request, origins: Sequence[str | re.Pattern[str] | None] | None, *, secure: bool) -> None:
+def check_origin(
+    request: Request,
+    origins: Sequence[str | re.Pattern[str] | None] | None,
+    *,
+    secure: bool,
+    host: str | None = None,
+) -> None:
     """Refuse a browser's request from an origin that is not allowed (RFC 6455, 4.2.2, step 4 and 10.2).
 
     ``origins``: None for the same origin only: scheme (by ``secure``: whether this connection uses TLS), host and port
     equal to those of the Host header.  Else what is allowed: strings, compared exactly; compiled patterns, which must
     match the whole origin; "*" for any.  None as an entry is accepted and changes nothing: requests without
-    Origin do not come from browsers, and always pass.
+    Origin do not come from browsers, and always pass.  ``host``: what the client asked for, where a proxy has told,
+    instead of the Host header.
 
     Raises ``InvalidOrigin``, and ``InvalidHeader`` when there is more than one Origin header.
     """
@@ -155,18 +162,19 @@ def check_origin(request: Request, origins: Sequence[str | re.Pattern[str] | Non
     if len(values) > 1:
         raise InvalidHeader("Origin", ", ".join(values), problem="more than one Origin header", request=request)
     origin = values[0].strip(" \t")
-    allowed = _is_same_origin(request, origin, secure) if origins is None else _is_listed(origin, origins)
+    allowed = _is_same_origin(request, origin, secure, host) if origins is None else _is_listed(origin, origins)
     if not allowed:
         raise InvalidOrigin(origin, request=request)
 
 
-def _is_same_origin(request: Request, origin: str, secure: bool) -> bool:
+def _is_same_origin(request: Request, origin: str, secure: bool, host: str | None) -> bool:
     scheme, default_port = ("https", 443) if secure else ("http", 80)
     found = _origin.fullmatch(origin)
     if found is None or found[1].lower() != scheme:
         return False
     theirs = _authority(found[2], default_port)
-    return theirs is not None and theirs == _authority(request.headers.get("Host", ""), default_port)
+    host = request.headers.get("Host", "") if host is None else host
+    return theirs is not None and theirs == _authority(host, default_port)
 
 
 def _is_listed(origin: str, origins: Sequence[str | re.Pattern[str] | None]) -> bool:
@@ -231,6 +239,8 @@ def refusal(exc: InvalidHandshake) -> Response:
         headers.add("Sec-WebSocket-Version", _VERSION)
     else:
         headers.add("Connection", "close")
+    if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+        headers.add("Retry-After", "1")
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
         headers.add("Allow", "GET")
     body = f"{str(exc)[:500]}\n".encode(errors="replace")

@@ -1,6 +1,7 @@
 # cython: language_level=3
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+from .budgets cimport Budgets
 from .frames cimport Assembly
 from .inbox cimport Inbox
 from .kernels cimport taut_head
@@ -17,6 +18,7 @@ cdef class FrameReader:
     cdef bint alive
     cdef bint dropping
     cdef Inbox inbox
+    cdef Budgets budgets
 
     # The frame and the message being read.
     cdef uint8_t head[14]

@@ -14,6 +14,7 @@ from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy
 
+from .budgets cimport BYTES, CONTROL_FRAMES, MESSAGES, SMALL_FRAGMENTS, budget_spend, budgets_begin, budgets_refill
 from .frames cimport Assembly, decode_binary, decode_text
 from .inbox cimport MESSAGE_OVERHEAD, Fragment, inbox_begin, inbox_clear, inbox_newest, inbox_pop, inbox_push
 from .kernels cimport taut_head, taut_mask, taut_unpack_head
@@ -32,6 +33,8 @@ cdef enum:
     MAX_CONTROL = 125
     # Below this, a frame cut by the end of a read is gathered in the shared buffer like any other.
     DIRECT_READ = 1 << 14
+    # Below this, a fragment costs more to read than it brings.
+    SMALL_FRAGMENT = 64
 
 cdef uint64_t NO_LIMIT = <uint64_t>-1
 
@@ -42,7 +45,7 @@ cdef class FrameReader:
     def __cinit__(self):
         inbox_begin(&self.inbox)
 
-    def __init__(self, options, bint client, deflate):
+    def __init__(self, options, bint client, deflate, double now=0.0):
         self.is_client = client
         self.deflate = deflate
         self.max_size = NO_LIMIT if options.max_size is None else options.max_size
@@ -50,6 +53,7 @@ cdef class FrameReader:
         self.max_fragments = NO_LIMIT if options.max_fragments is None else options.max_fragments
         self.read_limit = options.read_limit
         self.strict_pongs = options.strict_pongs
+        budgets_begin(&self.budgets, options.rate_limits, now)
 
     def __dealloc__(self):
         inbox_clear(&self.inbox)
@@ -65,12 +69,16 @@ cdef class FrameReader:
     cdef size_t receive(self, uint8_t *data, size_t size, double now) except? -1:
         """Read frames from data, which may be overwritten, and return how many bytes were used.
 
+        ``now``: of the clock that ``budgets`` fill by; 0 where it was not asked, because nothing was ``spent``.
+
         Fewer than ``size`` are used only when the inbox holds ``read_limit`` bytes: offer the rest again once
         messages have been taken.  After a Close frame or a violation everything is used, and ignored.
         """
         if size and not self.strict_pongs:
             self.alive = True
         self.bytes_received += size
+        if now != 0.0:
+            budgets_refill(&self.budgets, now)
         try:
             return self._receive(data, size, now)
         except ProtocolError as exc:
@@ -149,8 +157,13 @@ cdef class FrameReader:
                 raise ProtocolError("reserved bits are set")
             if head.length > MAX_CONTROL:
                 raise ProtocolError("a control frame is longer than 125 bytes")
+            budget_spend(&self.budgets, CONTROL_FRAMES, 1)
         else:
             self._begin_data_frame(head, opcode)
+        if self.budgets.metered:
+            budget_spend(&self.budgets, BYTES, <double>head.length + head.size)
+            if opcode == OP_TEXT or opcode == OP_BINARY:
+                budget_spend(&self.budgets, MESSAGES, 1)
         self.first = head.first
         self.key = head.key
         self.frame_size = self.frame_left = head.length
@@ -167,6 +180,8 @@ cdef class FrameReader:
                 raise ProtocolError("a continuation frame without a message to continue")
             if head.first & RSV1:
                 raise ProtocolError("reserved bits are set")
+            if head.length < SMALL_FRAGMENT:
+                budget_spend(&self.budgets, SMALL_FRAGMENTS, 1)
             self.fragments += 1
             if self.fragments > self.max_fragments:
                 raise ProtocolError(f"a message has more than {self.max_fragments} fragments (max_fragments)", 1009)
@@ -176,6 +191,8 @@ cdef class FrameReader:
             if head.first & RSV1 and self.deflate is None:
                 raise ProtocolError("reserved bits are set")
             self.compressed = (head.first & RSV1) != 0
+            if not head.first & FIN and head.length < SMALL_FRAGMENT:
+                budget_spend(&self.budgets, SMALL_FRAGMENTS, 1)
             self.in_message = True
             self.opcode = opcode
             self.message_size = 0

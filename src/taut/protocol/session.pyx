@@ -85,7 +85,7 @@ cdef class Session(FrameReader):
     def __init__(self, options, *, bint client, MaskPool masks=None, deflate=None, double now=0.0):
         if client and masks is None:
             raise ValueError("a client needs a source of masking keys (masks)")
-        FrameReader.__init__(self, options, client, deflate)
+        FrameReader.__init__(self, options, client, deflate, now)
         self.options = options
         self.masks = masks
         self.last_seen = now
@@ -129,14 +129,15 @@ cdef class Session(FrameReader):
         """A Pong answers the Ping of the same payload, and all that were sent before it (RFC 6455, 5.5.3)."""
         self.alive = True
         if self.pings is not None and payload in self.pings:
-            for sent in list(self.pings):
-                ping_time, self.messages_confirmed = self.pings.pop(sent)
-                round_trip = now - ping_time
-                if sent == payload:
-                    self.latency = round_trip
-                self._tell(OP_PONG, sent, round_trip)
+            answered = []
+            for sent in self.pings:
+                answered.append(sent)
                 if sent == payload:
                     break
+            for sent in answered:
+                ping_time, self.messages_confirmed = self.pings.pop(sent)
+                self._tell(OP_PONG, sent, now - ping_time)
+            self.latency = now - ping_time
             if not self.pings:
                 self.pings = None
         elif self.wants_control:

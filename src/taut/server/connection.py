@@ -12,9 +12,11 @@ from ..connection import Connection
 from ..errors import ConnectionClosed
 from ..listener import Listener
 from ..protocol.http1 import RequestReader, encode_request
+from ..protocol.proxy_protocol import ProxyHeader
 from ..protocol.session import Session
 from ..types import ConnectionOptions, Opcode, Request, Response
 from .handshake import plain_response
+from .trust import Proxied
 
 if TYPE_CHECKING:
     from .server import Server
@@ -27,7 +29,7 @@ Handler = Callable[["ServerConnection"], Coroutine[Any, Any, Any]]
 class ServerConnection(Connection):
     """What a handler is given: see ``Connection``."""
 
-    __slots__ = ("_head", "_listener", "_task", "principal", "server")
+    __slots__ = ("_head", "_listener", "_task", "admitted", "principal", "proxied", "server")
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, options: ConnectionOptions, logger: logging.Logger, server: Server
@@ -35,6 +37,8 @@ class ServerConnection(Connection):
         super().__init__(loop, options, logger)
         self.server = server
         self.principal: Any = None  # who is at the other end, once a hook has authenticated that
+        self.proxied: Proxied | None = None  # what trusted proxies have said
+        self.admitted: bytes | None = None  # what ``server.admission`` counts it under
         self._head: bytes | None = None
         self._listener: Listener | None = None
         self._task: asyncio.Task[Any] | None = None
@@ -48,6 +52,18 @@ class ServerConnection(Connection):
             reader.feed(self._head)
             return reader.request
         return self._request
+
+    @property
+    def proxy_header(self) -> ProxyHeader | None:
+        """What a proxy has said in the PROXY protocol; None without."""
+        return None if self.proxied is None else self.proxied.header
+
+    def _address(self, name: str) -> Any:
+        if self.proxied is not None and self.transport is not None:
+            said = self.proxied.remote if name == "peername" else self.proxied.local
+            if said is not None:
+                return said
+        return super()._address(name)
 
     def respond(self, status: http.HTTPStatus | int, text: str = "") -> Response:
         """A plain-text HTTP response, for ``process_request`` to refuse or answer a request with."""

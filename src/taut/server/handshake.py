@@ -77,16 +77,19 @@ class ServerHandshake:
         """What came behind the request: the first bytes of the session."""
         return self._reader.remaining
 
-    def accept(self, connection: object, contexts: deflate.ContextPool, *, secure: bool, now: float) -> Response:
+    def accept(
+        self, connection: object, contexts: deflate.ContextPool, *, secure: bool, now: float, host: str | None = None
+    ) -> Response:
         """Check the complete request, make the session that it opens, and return the response that accepts it.
 
         ``connection``: for ``select_subprotocol``. ``secure``: whether it came through TLS. ``now``: of a monotonic
-        clock. Raises ``InvalidHandshake``, and whatever ``select_subprotocol`` raises.
+        clock. ``host``: what the client asked for, where a proxy has told, instead of the Host header. Raises
+        ``InvalidHandshake``, and whatever ``select_subprotocol`` raises.
         """
         rules, request = self._rules, self.request
         # In the order in which the answers make sense.
         key = check_request(request)
-        check_origin(request, rules.origins, secure=secure)
+        check_origin(request, rules.origins, secure=secure, host=host)
         if rules.select_subprotocol is not None:
             self.subprotocol = rules.select_subprotocol(connection, offered_subprotocols(request))
         elif rules.subprotocols:

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from ..options import check_port
 
-__all__ = ["AddressInfo", "bind_all", "bind_unix", "check_address", "printable"]
+__all__ = ["AddressInfo", "bind_all", "bind_unix", "check_address", "port_of", "printable"]
 
 AddressInfo: TypeAlias = tuple[int, int, int, str, Any]
 """What ``socket.getaddrinfo`` finds."""
@@ -92,3 +92,12 @@ def printable(sock: socket.socket) -> str:
     """The address of a bound socket, for people."""
     name = sock.getsockname()
     return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else str(name)
+
+
+def port_of(sockets: Iterable[socket.socket]) -> int:
+    """The port that the first of these listens on. Raises ``ValueError`` where there is none."""
+    for sock in sockets:
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            port: int = sock.getsockname()[1]
+            return port
+    raise ValueError("the server does not listen on a port")

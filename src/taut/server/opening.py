@@ -17,6 +17,7 @@ from ..protocol.handshake import refusal
 from ..protocol.http1 import encode_response
 from ..types import Response
 from .handshake import ServerHandshake
+from .trust import Proxied, TrustedProxies, proxied_by_request
 
 if TYPE_CHECKING:
     from .server import Server
@@ -32,6 +33,7 @@ class Opening(asyncio.Protocol):
 
     __slots__ = (
         "_answered",
+        "_begun_at",
         "_deadline",
         "_early",
         "_handshake",
@@ -52,7 +54,13 @@ class Opening(asyncio.Protocol):
         self._early = b""
         self._answered = False
         self._deadline: asyncio.TimerHandle | None = None
+        self._begun_at: float | None = None
         self.connection = server.new_connection()
+
+    def go_on_from(self, begun_at: float, proxied: Proxied | None) -> None:
+        """The connection began earlier, on the loop's clock, and this is known of it; before ``connection_made``."""
+        self._begun_at = begun_at
+        self.connection.proxied = proxied
 
     # -- from the transport ------------------------------------------------------------------------------------
 
@@ -61,7 +69,9 @@ class Opening(asyncio.Protocol):
         self.server.openings.add(self)
         timeout = self.server.open_timeout
         if timeout is not None:
-            self._deadline = self.server.loop.call_later(timeout, self._timed_out, timeout)
+            loop = self.server.loop
+            begun_at = loop.time() if self._begun_at is None else self._begun_at
+            self._deadline = loop.call_at(begun_at + timeout, self._timed_out, timeout)
 
     def data_received(self, data: bytes) -> None:
         if not self._reading:
@@ -76,6 +86,9 @@ class Opening(asyncio.Protocol):
             return
         self._reading = False
         self.transport.pause_reading()
+        trusted = self.server.trusted_proxies
+        if trusted is not None and not self._look_behind_proxies(trusted):
+            return
         if self.server.has_hooks:
             self._task = self.server.loop.create_task(self._negotiate_with_hooks())
         else:
@@ -85,10 +98,13 @@ class Opening(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if not self._answered:
+            self.server.tally.failed += 1
         self._answered = True
         self._forget_deadline()
         self._cancel_hook()
         self.connection.transport = None
+        self.server.admission.leave(self.connection.admitted)
         self.server.opening_done(self)
 
     def _timed_out(self, timeout: float) -> None:
@@ -105,6 +121,19 @@ class Opening(asyncio.Protocol):
         task, self._task = self._task, None
         if task is not None and task is not asyncio.current_task():
             task.cancel()
+
+    def _look_behind_proxies(self, trusted: TrustedProxies) -> bool:
+        """Take note of what the headers of trusted proxies say; False if the request was refused for it."""
+        connection, request = self.connection, self._handshake.request
+        peer = self.transport.get_extra_info("peername")
+        try:
+            connection.proxied = proxied_by_request(connection.proxied, request.headers, peer, trusted)
+            if connection.proxied is not None and connection.admitted is None:
+                connection.admitted = self.server.admission.enter(connection.proxied.remote)
+        except InvalidHandshake as exc:
+            self.refuse(exc)
+            return False
+        return True
 
     # -- the negotiation ---------------------------------------------------------------------------------------
 
@@ -140,8 +169,12 @@ class Opening(asyncio.Protocol):
             self._failed(exc)
 
     def _accept(self) -> Response:
-        secure = self.transport.get_extra_info("sslcontext") is not None
-        response = self._handshake.accept(self.connection, self.server.contexts, secure=secure, now=time.monotonic())
+        secure, host = self.transport.get_extra_info("sslcontext") is not None, None
+        if (proxied := self.connection.proxied) is not None:
+            secure, host = proxied.secure_or(secure), proxied.host
+        response = self._handshake.accept(
+            self.connection, self.server.contexts, secure=secure, host=host, now=time.monotonic()
+        )
         self.connection.subprotocol = self._handshake.subprotocol
         return response
 
@@ -165,6 +198,7 @@ class Opening(asyncio.Protocol):
         server.opening_done(self)
         self.transport.write(head)
         server.connections_open.add(connection)
+        server.tally.accepted += 1
         connection.begin(self.transport, session, server.handler)
         early = self._handshake.remaining + self._early
         if early:
@@ -188,6 +222,8 @@ class Opening(asyncio.Protocol):
     def _refuse_with(self, response: Response) -> None:
         self._reading = False
         self._early = b""
+        if not self._answered:
+            self.server.tally.answered[response.status_code] += 1
         self._answered = True
         self._forget_deadline()
         self._cancel_hook()

@@ -8,22 +8,26 @@ import os
 import re
 import socket
 import ssl as ssl_module
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from types import TracebackType
 from typing import Any
 
 from .._version import __version__
 from ..drivers.contexts import contexts_of
-from ..drivers.transports import Accepting, listen
-from ..errors import InvalidMessage
+from ..drivers.transports import Accepting, accept_sockets, accept_transports, plain_transport, watches_descriptors
+from ..errors import InvalidMessage, RateExceeded
 from ..listener import Listener
-from ..options import check_deflate, check_number, check_sequence, check_ssl, connection_options
+from ..options import check_count, check_deflate, check_number, check_sequence, check_ssl, connection_options
 from ..protocol.headers import is_token
 from ..protocol.session import valid_close_code
 from ..types import ConnectionOptions, DeflateOptions, Request, Response
+from .admission import Admission, Limits
+from .arriving import Arrivals
 from .connection import Handler, ServerConnection
-from .listening import AddressInfo, bind_all, bind_unix, check_address, printable
+from .listening import AddressInfo, bind_all, bind_unix, check_address, port_of, printable
 from .opening import Opening
+from .tally import ServerStats, Tally
+from .trust import Trusted, TrustedProxies, check_proxy_protocol
 
 __all__ = ["Server", "serve", "unix_serve"]
 
@@ -55,9 +59,13 @@ class Server:
         self.open_timeout = settings.open_timeout
         self.max_head = settings.max_head
         self.max_headers = settings.max_headers
+        self.trusted_proxies = settings.trusted_proxies or None
         self.openings: set[Opening] = set()
         self._no_openings: asyncio.Future[None] | None = None
         self.connections_open: set[ServerConnection] = set()
+        self.arrivals = Arrivals(self, settings)
+        self.admission = Admission(self, settings)
+        self.tally = Tally()
         self._settings = settings
         self._listening: list[Accepting] = []
         self._sockets: tuple[socket.socket, ...] = ()
@@ -83,6 +91,10 @@ class Server:
     def connection_done(self, connection: ServerConnection) -> None:
         """The connection is closed and its handler has returned."""
         self.connections_open.discard(connection)
+        self.admission.leave(connection.admitted)
+        connection.admitted = None
+        if isinstance(connection.session.cause, RateExceeded):
+            self.tally.rate_exceeded += 1
 
     # -- running -----------------------------------------------------------------------------------------------
 
@@ -91,17 +103,31 @@ class Server:
         self._sockets = tuple(sockets)
         settings = self._settings
         for sock in sockets:
-            self.accept_from(
-                await listen(
-                    self.loop,
-                    self.new_opening,
-                    sock,
-                    settings.ssl,
-                    backlog=settings.backlog,
-                    tls_timeout=settings.open_timeout,
+            if watches_descriptors(self.loop):
+                through_stages = settings.ssl is not None or settings.proxy_protocol
+                accepted = self.admission.guard(self.arrivals.accepted if through_stages else self._accepted)
+                self.accept_from(accept_sockets(self.loop, accepted, sock, settings.backlog))
+            elif settings.proxy_protocol or self.admission.is_needed:
+                what = "proxy_protocol" if settings.proxy_protocol else "a limit on connections"
+                raise ValueError(f"{what} needs an event loop that can watch sockets, which this one cannot")
+            else:
+                self.accept_from(
+                    await accept_transports(
+                        self.loop,
+                        self.new_opening,
+                        sock,
+                        settings.ssl,
+                        backlog=settings.backlog,
+                        tls_timeout=settings.open_timeout,
+                    )
                 )
-            )
             self.logger.info("server listening on %s", printable(sock))
+
+    def _accepted(self, sock: socket.socket, address: Any) -> None:
+        """A connection that needs nothing before its opening handshake."""
+        opening = self.new_opening()
+        opening.connection.admitted = self.admission.enter(address)
+        plain_transport(self.loop, sock, opening)
 
     def accept_from(self, accepting: Accepting) -> None:
         """Something accepts connections for this server; it is closed together with it."""
@@ -113,9 +139,34 @@ class Server:
         return self._sockets if self.is_serving() else ()
 
     @property
+    def port(self) -> int:
+        """The port that the first socket listens on; raises ``ValueError`` where there is none."""
+        return port_of(self.sockets)
+
+    @property
     def connections(self) -> set[ServerConnection]:
         """The connections that are open, for ``broadcast`` for example."""
         return {connection for connection in self.connections_open if connection.state.name == "OPEN"}
+
+    @property
+    def handshakes(self) -> int:
+        """How many connections are not open yet."""
+        return len(self.arrivals) + len(self.openings)
+
+    @property
+    def stats(self) -> ServerStats:
+        """Counters of connections and handshakes."""
+        refused, before = dict(self.tally.answered), self.arrivals.failures
+        return ServerStats(
+            connections=len(self.connections_open),
+            handshakes=self.handshakes,
+            accepted=self.tally.accepted,
+            timed_out=refused.pop(408, 0) + before["timeout"],
+            refused=refused,
+            failed=self.tally.failed + before["header"] + before["tls"],
+            rejected=dict(self.admission.rejected),
+            rate_exceeded=self.tally.rate_exceeded,
+        )
 
     def is_serving(self) -> bool:
         """Whether connections are accepted."""
@@ -151,6 +202,8 @@ class Server:
             listening.close()
         for sock in self._sockets:
             sock.close()
+        self.admission.close()
+        await self.arrivals.close()
         for opening in list(self.openings):
             opening.refuse(InvalidMessage("the server is shutting down", status=503))
         if self.openings:
@@ -195,10 +248,21 @@ class serve:  # used like a function, as in the websockets package
     ``process_response(connection, request, response)`` may change the response; both may be coroutine functions.
     ``server_header``: the Server header, None for none. ``logger``: where to log, by default "taut.server".
 
-    ``open_timeout`` (10 s): for the TLS and opening handshakes together. ``max_head`` (16384 bytes), ``max_headers``
-    (128): limits of the request. Everything in ``ConnectionOptions`` is accepted by name as well: ``max_size``,
-    ``max_frame_size``, ``max_fragments``, ``read_limit``, ``write_limit``, ``outbox_limit``, ``ping_interval``,
-    ``ping_timeout``, ``close_timeout``, ``strict_pongs``, ``cancel_on_close``.
+    ``proxy_protocol``: True if every connection begins with the header of the PROXY protocol, which is accepted from
+    ``trusted_proxies`` only. ``trusted_proxies``: addresses, networks, or "unix", whose Forwarded and X-Forwarded
+    headers are believed as well.
+
+    ``max_connections``, ``max_connections_per_address`` (an IPv6 address counts as its /64 network), ``max_handshakes``
+    in flight, ``handshake_rate`` a second (5 seconds' worth may come at once): whoever is over one of these is answered
+    with 503, or 429 for the address, and Retry-After, before anything is read; with ``ssl`` just closed.
+    None for no limit.
+
+    ``open_timeout`` (10 s): for the header of the PROXY protocol, the TLS handshake and the opening handshake together.
+    ``max_head`` (16384 bytes), ``max_headers`` (128): limits of the request. ``max_tls_handshakes`` (500): how many
+    are in flight at a time, None for any number; others wait. Everything in ``ConnectionOptions`` is accepted by name
+    as well: ``max_size``, ``max_frame_size``, ``max_fragments``, ``read_limit``, ``write_limit``, ``outbox_limit``,
+    ``ping_interval``, ``ping_timeout``, ``close_timeout``, ``strict_pongs``, ``cancel_on_close``,
+    ``rate_limits``.
 
     Raises ``TypeError`` or ``ValueError`` for a wrong argument, at once; ``OSError`` when listening fails.
     """
@@ -223,6 +287,13 @@ class serve:  # used like a function, as in the websockets package
         open_timeout: float | None = 10.0,
         max_head: int = 16384,
         max_headers: int = 128,
+        max_tls_handshakes: int | None = 500,
+        max_connections: int | None = None,
+        max_connections_per_address: int | None = None,
+        max_handshakes: int | None = None,
+        handshake_rate: float | None = None,
+        proxy_protocol: bool = False,
+        trusted_proxies: Iterable[Trusted] = (),
         backlog: int = 1024,
         reuse_port: bool | None = None,
         **options: Any,
@@ -253,6 +324,11 @@ class serve:  # used like a function, as in the websockets package
         self.open_timeout = check_number("open_timeout", open_timeout, above=0, optional=True)
         self.max_head = int(check_number("max_head", max_head, above=0) or 0)
         self.max_headers = int(check_number("max_headers", max_headers, above=0) or 0)
+        check_count("max_tls_handshakes", max_tls_handshakes, least=1, optional=True)
+        self.max_tls_handshakes = max_tls_handshakes
+        self.trusted_proxies = TrustedProxies(trusted_proxies)
+        self.proxy_protocol = check_proxy_protocol(proxy_protocol, self.trusted_proxies)
+        self.limits = Limits(max_connections, max_connections_per_address, max_handshakes, handshake_rate)
         self.backlog = int(check_number("backlog", backlog, above=0) or 0)
         self.reuse_port = reuse_port
         self.options: ConnectionOptions = connection_options(options)

@@ -6,7 +6,7 @@ thread may use a connection at any time, and what keeps a connection alive goes 
 
 from __future__ import annotations
 
-from ..drivers.blocking import Pong
+from ..drivers.inbound import Pong
 from .connect import ClientConnection, connect, unix_connect
 from .connection import Connection
 from .server import Server, ServerConnection, serve, unix_serve

@@ -18,7 +18,10 @@ from ..errors import InvalidHandshake, InvalidMessage, OpenTimeout
 from ..protocol.deflate import ContextPool
 from ..protocol.handshake import refusal
 from ..protocol.http1 import encode_response
+from ..protocol.proxy_protocol import ProxyHeaderReader
+from ..server.arriving import take_header
 from ..server.handshake import ServerHandshake
+from ..server.trust import proxied_by_header, proxied_by_request
 from ..types import Response
 
 if TYPE_CHECKING:
@@ -53,7 +56,7 @@ class Accepting:
             except InvalidHandshake as exc:
                 logger.info("opening handshake refused: %s", exc)
                 self._refuse(wire, refusal(exc))
-        except OSError as exc:
+        except (OSError, InvalidHandshake) as exc:  # the latter before there is a stream
             logger.info("opening handshake failed: %s", exc)
         except Exception as exc:
             logger.error("opening handshake failed", exc_info=exc)
@@ -66,15 +69,33 @@ class Accepting:
 
     def _begin(self) -> Wire:
         """The byte stream, after the TLS handshake if there is one."""
+        if self._server.proxy_protocol:
+            self._read_proxy_header()
         if self._server.ssl is None:
             return Wire(self._sock)
         wire = Wire(self._sock, self._server.ssl, server_side=True)
         while wants := wire.handshake():
             self._wait(wire, wants)
+        self._connection.tls = wire.ssl_object
         return wire
+
+    def _read_proxy_header(self) -> None:
+        """Take the header of the PROXY protocol, and nothing behind it."""
+        if self._sock.getpeername() not in self._server.trusted_proxies:
+            raise InvalidMessage("it is no trusted proxy")
+        reader, complete = ProxyHeaderReader(), False
+        while not complete:
+            self._sock.settimeout(self._patience())
+            with contextlib.suppress(TimeoutError):
+                complete = take_header(self._sock, reader)
+        self._connection.proxied = proxied_by_header(reader.header)
 
     def _wait(self, wire: Wire, wants: int) -> None:
         """Wait for the peer, as long as it may take."""
+        wire.wait(wants, self._patience())
+
+    def _patience(self) -> float:
+        """How long a wait may take (seconds); raises when that is over, or the server is closing."""
         left = _LOOK
         if self._deadline is not None:
             left = min(left, self._deadline - time.monotonic())
@@ -82,7 +103,7 @@ class Accepting:
                 raise OpenTimeout(self._server.open_timeout or 0.0)
         if not self._server.is_serving():
             raise InvalidMessage("the server is shutting down", status=503)
-        wire.wait(wants, left)
+        return left
 
     def _send(self, wire: Wire, data: bytes) -> None:
         while data := wire.put(data):
@@ -103,6 +124,9 @@ class Accepting:
             else:
                 raise OSError("the client left before its request was complete")
         connection.record_handshake(handshake.request)
+        if server.trusted_proxies:
+            peer, headers = self._sock.getpeername(), handshake.request.headers
+            connection.proxied = proxied_by_request(connection.proxied, headers, peer, server.trusted_proxies)
         response = self._negotiate(handshake)
         if response.status_code != 101:
             self._refuse(wire, response)
@@ -127,7 +151,10 @@ class Accepting:
             response = _answer("process_request", server.process_request(connection, request))
         if response is None:
             # A pool of its own: a connection may be used by any thread, and pools are not made for that.
-            response = handshake.accept(connection, ContextPool(), secure=server.ssl is not None, now=time.monotonic())
+            secure, host = server.ssl is not None, None
+            if connection.proxied is not None:
+                secure, host = connection.proxied.secure_or(secure), connection.proxied.host
+            response = handshake.accept(connection, ContextPool(), secure=secure, host=host, now=time.monotonic())
             connection.subprotocol = handshake.subprotocol
         if server.process_response is not None:
             revised = _answer("process_response", server.process_response(connection, request, response))

@@ -17,7 +17,8 @@ from typing import Any, Self
 from ..connection.facts import Facts
 from ..connection.fragments import is_whole
 from ..drivers.background import Background
-from ..drivers.blocking import BlockingDriver, Pong
+from ..drivers.blocking import BlockingDriver
+from ..drivers.inbound import Pong
 from ..drivers.wires import Wire
 from ..errors import ConcurrencyError
 from ..protocol.session import Session, valid_close_code

@@ -18,10 +18,14 @@ from typing import Any, Self, TypeAlias
 
 from ..errors import ConnectionClosed
 from ..listener import Listener
+from ..options import CONNECTION_OPTIONS
+from ..protocol.proxy_protocol import ProxyHeader
 from ..protocol.session import valid_close_code
+from ..server.authentication.checks import is_coroutine_function
 from ..server.handshake import plain_response
-from ..server.listening import bind_all, bind_unix, printable
+from ..server.listening import bind_all, bind_unix, port_of, printable
 from ..server.server import serve as Settings
+from ..server.trust import Proxied
 from ..types import DeflateOptions, Request, Response
 from .accepting import Accepting
 from .connection import Connection
@@ -33,6 +37,19 @@ _RETRY = 1.0
 _LOOK = 1.0
 """A signal that arrives just before a wait does not end it, so no wait of the accepting thread is longer (seconds)."""
 
+_OPTIONS = (CONNECTION_OPTIONS - {"cancel_on_close"}) | {
+    "backlog",
+    "logger",
+    "max_head",
+    "max_headers",
+    "open_timeout",
+    "proxy_protocol",
+    "reuse_port",
+    "server_header",
+    "trusted_proxies",
+}
+"""The options of ``serve`` beside those in its signature."""
+
 
 class ServerConnection(Connection):
     """What a handler is given: see ``Connection``."""
@@ -40,7 +57,22 @@ class ServerConnection(Connection):
     def __init__(self, server: Server, sock: socket.socket) -> None:
         super().__init__(server.options, server.logger)
         self.server = server
+        self.principal: Any = None  # who is at the other end, once a hook has authenticated that
+        self.proxied: Proxied | None = None  # what trusted proxies have said
+        self.tls: ssl_module.SSLObject | None = None
         self._sock = sock
+
+    @property
+    def proxy_header(self) -> ProxyHeader | None:
+        """What a proxy has said in the PROXY protocol; None without."""
+        return None if self.proxied is None else self.proxied.header
+
+    def _address(self, name: str) -> Any:
+        address = super()._address(name)
+        if self.proxied is not None and address is not None:
+            said = self.proxied.remote if name == "peername" else self.proxied.local
+            return address if said is None else said
+        return address
 
     def respond(self, status: http.HTTPStatus | int, text: str = "") -> Response:
         """A plain-text HTTP response, for ``process_request`` to refuse or answer a request with."""
@@ -71,6 +103,8 @@ class Server:
         self.open_timeout = settings.open_timeout
         self.max_head = settings.max_head
         self.max_headers = settings.max_headers
+        self.proxy_protocol = settings.proxy_protocol
+        self.trusted_proxies = settings.trusted_proxies
         self._sockets = tuple(sockets)
         self._alarm = socket.socketpair()
         self._lock = threading.Lock()
@@ -91,11 +125,7 @@ class Server:
     @property
     def port(self) -> int:
         """The port that the first socket listens on; raises ``ValueError`` where there is none."""
-        for sock in self.sockets:
-            if sock.family in (socket.AF_INET, socket.AF_INET6):
-                port: int = sock.getsockname()[1]
-                return port
-        raise ValueError("the server does not listen on a port")
+        return port_of(self.sockets)
 
     @property
     def connections(self) -> set[ServerConnection]:
@@ -259,7 +289,8 @@ def serve(
 
     ``handler``: a function called with each connection, in a thread of its own; the connection is closed with 1000 when
     it returns and with 1011 when it raises. The hooks are plain functions as well, called in that thread. All other
-    options are those of ``taut.serve``, but for ``cancel_on_close``: a thread cannot be cancelled.
+    options are those of ``taut.serve``, but for ``cancel_on_close``, since a thread cannot be cancelled, and for those
+    that limit connections and handshakes.
 
     Raises ``TypeError`` or ``ValueError`` for a wrong argument, ``OSError`` when listening fails.
     """
@@ -273,10 +304,11 @@ def serve(
         "select_subprotocol": select_subprotocol,
     }
     for name, hook in hooks.items():
-        if inspect.iscoroutinefunction(hook):
+        if is_coroutine_function(hook):
             raise TypeError(f"{name} must be a function that is not a coroutine function, or None, not {hook!r}")
-    if "cancel_on_close" in options:
-        raise TypeError("cancel_on_close is not for taut.sync: a thread cannot be cancelled")
+    # What is not seen to here must not be accepted in silence: a limit on connections, for example.
+    if unknown := options.keys() - _OPTIONS:
+        raise TypeError(f"unexpected option {min(unknown)}; known are {', '.join(sorted(_OPTIONS))}")
     settings = Settings(
         untyped,  # never called by it: it only checks, and keeps
         host,

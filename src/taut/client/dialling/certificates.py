@@ -51,8 +51,11 @@ def _parse_pin(pin: str) -> tuple[str, bytes]:
         if _hex_digest.fullmatch(pin, len("sha256:")) is not None:
             return CERTIFICATE, bytes.fromhex(pin.removeprefix("sha256:").replace(":", ""))
     elif pin.startswith("sha256/"):
+        encoded = pin.removeprefix("sha256/")
+        if len(encoded) == 45:  # curl writes two slashes; without them, the first character of the digest may be one
+            encoded = encoded.removeprefix("/")
         try:
-            digest = base64.b64decode(pin.removeprefix("sha256/").removeprefix("/"), validate=True)
+            digest = base64.b64decode(encoded, validate=True)
         except (binascii.Error, ValueError):  # ValueError: not ASCII
             digest = b""
         if len(digest) == 32:

@@ -19,12 +19,12 @@ import time
 from collections import deque
 from dataclasses import dataclass, replace
 
-from ...errors import ConnectRefused, DialError
+from ...errors import ConnectRefused, DialError, InvalidProxy, MissingExtra, ProxyError
 from ...protocol.uri import WebSocketURI
 from ...types import Attempt
 from ..options import ConnectOptions
 from .addresses import Address, address_text, addresses_of, interleaved, is_literal, literal_addresses
-from .proxies import ProxyURL, proxies_from_environment
+from .proxies import ProxyURL, need_socks, proxies_from_environment
 from .sockets import connect_socket
 from .tunnels import open_tunnel
 from .turns import Deadline, Turn, turns_of
@@ -58,8 +58,8 @@ async def dial(uri: WebSocketURI, options: ConnectOptions, deadline: Deadline, a
     """Reach the server of ``uri``, over proxies if there are any, and record in ``attempts`` what failed.
 
     A given ``options.sock`` is only made non-blocking. Raises ``DialError`` with all addresses and causes,
-    ``ConnectRefused`` if nobody listens at any; what ``open_tunnel`` raises; ``InvalidProxy`` for a proxy of the
-    environment. When it is cancelled nothing stays open.
+    ``ConnectRefused`` if nobody listens at any; what ``open_tunnel`` raises; ``ProxyError`` for a proxy of the
+    environment that cannot be used. When it is cancelled nothing stays open.
     """
     host = uri.host if options.host is None else options.host
     port = uri.port if options.port is None else options.port
@@ -75,7 +75,7 @@ async def dial(uri: WebSocketURI, options: ConnectOptions, deadline: Deadline, a
         return await search.connect(options.path, [Address(socket.AF_UNIX, options.path, options.path)])
     chain = options.proxy
     if chain is None:  # whether the environment has a proxy for it depends on where it goes to
-        chain = proxies_from_environment(replace(uri, host=host, port=port))
+        chain = _proxies_for(replace(uri, host=host, port=port), call)
     if chain:
         return await _dial_through(chain, host, port, call)
     search = _Search(call, "connect", in_turn=True)
@@ -93,6 +93,23 @@ class _Call:
 
     def record(self, address: str, stage: str, begun: float, error: Exception) -> None:
         self.attempts.append(Attempt(str(self.uri), address, stage, time.monotonic() - begun, error))
+
+
+def _proxies_for(uri: WebSocketURI, call: _Call) -> tuple[ProxyURL, ...]:
+    """What the environment says; raises ``ProxyError``, since it is no argument of anybody's that is wrong then."""
+    begun = time.monotonic()
+    shown = "of the environment"
+    try:
+        chain = proxies_from_environment(uri)
+        shown = str(chain[0]) if chain else shown
+        need_socks(chain)
+    except (InvalidProxy, MissingExtra) as exc:
+        error = ProxyError(shown, str(exc))
+        if isinstance(exc, InvalidProxy):
+            error = ProxyError(exc.proxy, f"it cannot be used: {exc.problem}")
+        call.record(address_text(uri.host, uri.port), "proxy", begun, error)
+        raise error from exc
+    return chain
 
 
 async def _dial_through(chain: tuple[ProxyURL, ...], host: str, port: int, call: _Call) -> Dialled:

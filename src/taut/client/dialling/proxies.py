@@ -10,15 +10,15 @@ import ipaddress
 import os
 import re
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
-from ...errors import InvalidProxy, InvalidURI
+from ...errors import InvalidProxy, InvalidURI, MissingExtra
 from ...protocol.headers import basic_authorization
 from ...protocol.uri import WebSocketURI, parse_authority
 
-__all__ = ["ProxyURL", "parse_proxies", "proxies_from_environment"]
+__all__ = ["ProxyURL", "need_socks", "parse_proxies", "proxies_from_environment"]
 
 DEFAULT_PORTS = {"http": 80, "https": 443, "socks4": 1080, "socks4a": 1080, "socks5": 1080, "socks5h": 1080}
 
@@ -137,6 +137,17 @@ def _shown(url: str) -> str:
         return url
     found = _scheme.match(credentials)
     return f"{found[0] if found else ''}***@{rest}"
+
+
+def need_socks(chain: Iterable[ProxyURL]) -> None:
+    """Raise ``MissingExtra`` if one of these proxies speaks SOCKS, and there is nobody here who does."""
+    if not any(proxy.socks for proxy in chain):
+        return
+    try:
+        from python_socks.async_.asyncio import Proxy  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise MissingExtra("a SOCKS proxy", "socks") from None
+    del Proxy
 
 
 # -- the environment -------------------------------------------------------------------------------------------------

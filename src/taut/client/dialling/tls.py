@@ -2,27 +2,55 @@
 
 from __future__ import annotations
 
-import functools
+import asyncio
 import ssl
+import threading
 import time
 
 from ...errors import CertificateError, TLSError
 
-__all__ = ["default_context", "tls_error"]
+__all__ = ["context_for_loop", "default_context", "tls_error"]
 
 _AGE = 3600.0
 """How long a default context is used: making one reads all trusted certificates (seconds)."""
 
 
+class _Shared:
+    """The default context of the process, made anew now and then, so that new trusted certificates are seen."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._made: tuple[int, ssl.SSLContext] | None = None
+
+    def current(self) -> ssl.SSLContext | None:
+        """The context, unless there is none that is young enough."""
+        made = self._made
+        return made[1] if made is not None and made[0] == int(time.monotonic() / _AGE) else None
+
+    def make(self) -> ssl.SSLContext:
+        """The context; whoever comes while it is made waits for it."""
+        with self._lock:
+            found = self.current()
+            if found is not None:
+                return found
+            context = ssl.create_default_context()
+            self._made = int(time.monotonic() / _AGE), context
+            return context
+
+
+_shared = _Shared()
+
+
 def default_context() -> ssl.SSLContext:
     """A context that verifies the server against what the system trusts."""
-    return _context_of(int(time.monotonic() / _AGE))
+    return _shared.current() or _shared.make()
 
 
-@functools.lru_cache(maxsize=1)
-def _context_of(period: int) -> ssl.SSLContext:
-    """Made anew in each ``period``, so that a process that runs for months sees new trusted certificates."""
-    return ssl.create_default_context()
+async def context_for_loop() -> ssl.SSLContext:
+    """The same without holding up the event loop, which making one does for some tens of milliseconds."""
+    if (context := _shared.current()) is not None:
+        return context
+    return await asyncio.get_running_loop().run_in_executor(None, _shared.make)
 
 
 def tls_error(exc: OSError, peer: str) -> TLSError:

@@ -15,14 +15,14 @@ import ssl as ssl_module
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, cast
 
-from ...errors import InvalidHandshake, MissingExtra, ProxyError, TLSError
+from ...errors import InvalidHandshake, ProxyError, TLSError
 from ...protocol.headers import basic_authorization
 from ...protocol.http1 import ResponseReader, encode_connect
 from ...types import Headers, Response
 from ..options import ConnectOptions
-from .proxies import ProxyURL
+from .proxies import ProxyURL, need_socks
 from .pump import Pump
-from .tls import default_context, tls_error
+from .tls import context_for_loop, tls_error
 
 if TYPE_CHECKING:
     from python_socks.async_.asyncio import Proxy
@@ -47,8 +47,7 @@ async def open_tunnel(
     Raises ``ProxyError`` for the proxy that failed or refused; ``TLSError``, ``CertificateError`` among them, when the
     TLS connection to a proxy failed; ``MissingExtra`` before any I/O.  When it is cancelled nothing stays open.
     """
-    if any(proxy.socks for proxy in chain):
-        _need_socks()
+    need_socks(chain)
     targets = [(proxy.host, proxy.port) for proxy in chain[1:]] + [(host, port)]
     sock = await reach(chain[0].host, chain[0].port)
     pumps: list[tuple[ProxyURL, Pump]] = []
@@ -84,7 +83,8 @@ def _tls_failure(pumps: list[tuple[ProxyURL, Pump]]) -> TLSError | None:
 
 async def _secure(proxy: ProxyURL, sock: socket.socket, options: ConnectOptions) -> tuple[Pump, socket.socket]:
     """TLS to ``proxy`` over ``sock``, which belongs to it from now on, and the socket that stands for it."""
-    pump = Pump(sock, options.proxy_ssl or default_context(), proxy.host.partition("%")[0])
+    context = options.proxy_ssl or await context_for_loop()
+    pump = Pump(sock, context, proxy.host.partition("%")[0])
     try:
         async with asyncio.timeout(options.tls_timeout):
             return pump, await pump.start()
@@ -147,14 +147,6 @@ async def _exchange(sock: socket.socket, request: bytes, options: ConnectOptions
 
 
 # -- SOCKS -----------------------------------------------------------------------------------------------------------
-
-
-def _need_socks() -> None:
-    try:
-        from python_socks.async_.asyncio import Proxy  # noqa: PLC0415
-    except ImportError:
-        raise MissingExtra("a SOCKS proxy", "socks") from None
-    del Proxy
 
 
 async def _ask_socks(proxy: ProxyURL, sock: socket.socket, host: str, port: int, options: ConnectOptions) -> None:

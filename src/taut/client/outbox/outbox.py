@@ -48,7 +48,9 @@ class OfflineQueue:
     "drop_newest" drops the new one, "fail" raises ``QueueFull``.  Whatever is dropped is reported as a ``Loss``.
     ``path``: a file to keep the messages in, so that they survive the process; None keeps them in memory.  It is made
     if it is not there, belongs to one session at a time, and holds what was not sent (or not acknowledged) for the next
-    one.
+    one.  What ``send`` has returned for survives the end of the process, a kill -9 as well; a crash of the machine or a
+    loss of power may take back the last changes.  Whatever ends the process between the sending of a message and its
+    removal, it is sent again.
 
     Raises ``TypeError`` or ``ValueError`` for what cannot be.
     """
@@ -222,6 +224,11 @@ class Outbox:
                 raise
         self._waiting.append(entry)
         self._wake_sender()
+
+    def would_wait(self, message: Data | BytesLike) -> bool:
+        """Whether ``put`` would wait for room for ``message``."""
+        _, size = _measured(message)
+        return self._policy == "block" and size <= self._max_bytes and not self._room.is_free(size)
 
     async def next(self) -> Entry:
         """The entry to be sent next, once there is one; it stays first until ``sent``, and is not dropped before.

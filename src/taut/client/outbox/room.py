@@ -34,6 +34,10 @@ class Room:
         messages, bytes_ = self.missing(size)
         return messages <= 0 and bytes_ <= 0
 
+    def is_free(self, size: int) -> bool:
+        """Whether ``wait`` would not wait."""
+        return not self._line and not self._granted and self.fits(size)
+
     def take(self, size: int) -> None:
         """Take it, whether it is there or not."""
         self.messages += 1
@@ -47,7 +51,7 @@ class Room:
 
     async def wait(self, size: int) -> None:
         """Take room for a message of that size, once there is, in turn. Cancelled or refused, nothing is taken."""
-        if not self._line and not self._granted and self.fits(size):
+        if self.is_free(size):
             self.take(size)
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -341,11 +341,14 @@ class Pool:
         Nothing is given any more, and who waits is told so by ``PoolClosed``. Users have ``timeout`` seconds to leave
         (None: ``drain_timeout``; ``math.inf``: no limit); then every connection is closed with ``code`` and ``reason``,
         which takes ``close_timeout`` at most. Calling it again can only shorten the time. When it is cancelled, all
-        that is left is dropped without a closing handshake. Raises ``ValueError`` for a code that cannot be sent.
+        that is left is dropped without a closing handshake. Raises ``ValueError`` for a code that cannot be sent,
+        ``RuntimeError`` in ``setup``.
         """
         check_number("timeout", timeout, least=0, optional=True)
         if not valid_close_code(code):
             raise ValueError(f"close code must be 1000-1003, 1007-1014 or 3000-4999, not {code}")
+        if asyncio.current_task() in self._running:
+            raise RuntimeError("a pool cannot be closed by its setup, or by what gives the URI: it waits for them")
         seconds = self._drain_timeout if timeout is None else timeout
         self._closing = True
         cut_off = self._tally.cut_off

@@ -91,6 +91,7 @@ class Hooks:
 
     async def _run(self) -> None:
         try:
+            await asyncio.sleep(0)  # a loop may run the first step of a task in the middle of creating it
             while self._awaited:
                 name, answer = self._awaited.popleft()
                 try:

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Generator, Hashable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType, TracebackType
-from typing import Any, Self, Unpack
+from typing import Any, Literal, Self, Unpack, overload
 
 from ...errors import ConnectionClosed, ConnectionClosedOK, ReconnectFailed, closed_error
 from ...protocol.session import valid_close_code
@@ -61,7 +61,7 @@ class Session:
     the number of the attempt (from 1, again from 1 after a good connection was lost); it may be a coroutine function,
     and is where a fresh token comes from. ``policy``: when to connect again. ``queue``: what is sent while there is no
     connection waits here; None: ``send`` raises ``ConnectionClosed`` instead. ``ack``: how messages are acknowledged,
-    so that those that were in flight are sent again. All options of ``connect`` are accepted by name.
+    so that those that were in flight are sent again. All options of ``connect`` are accepted by name, except ``sock``.
 
     Hooks, functions or coroutine functions; one that raises is logged, and ends the session:
 
@@ -98,10 +98,11 @@ class Session:
             _check_kind("ack", ack, Ack, " or None")
             if queue is None:
                 raise ValueError("ack needs a queue: that is where messages wait to be acknowledged, not None")
+        endpoints = Endpoints(uri_or_factory, options)
+        if endpoints.settings.sock is not None:
+            raise ValueError("sock cannot be given to a session: it opens more than one connection")
         hooks = {"on_connect": on_connect, "on_disconnect": on_disconnect, "on_lost": on_lost, "on_state": on_state}
-        self._supervisor = Supervisor(
-            self, Endpoints(uri_or_factory, options), policy=policy, queue=queue, ack=ack, hooks=hooks
-        )
+        self._supervisor = Supervisor(self, endpoints, policy=policy, queue=queue, ack=ack, hooks=hooks)
         # Whether a message may go past the queue, when nothing waits there.
         self._direct = queue is not None and queue.path is None and ack is None
         self._acknowledged = ack is not None
@@ -211,25 +212,29 @@ class Session:
             await self.wait_closed()
 
     async def wait_closed(self) -> None:
-        """Wait until the session is closed, by this side or because it gave up."""
+        """Wait until the session is closed, by this side or because it gave up. Raises ``RuntimeError`` in a hook."""
+        self._check_elsewhere("wait_closed", self._supervisor.waits_for_caller())
         if self._supervisor.task is not None:
             await asyncio.wait({self._supervisor.task})
         elif self.state is not SessionState.CLOSED:
             raise _not_started()
 
     async def wait_open(self) -> None:
-        """Wait until there is a connection. Raises ``ConnectionClosed`` or ``ReconnectFailed`` once it is closed."""
+        """Wait until there is a connection. Raises as ``wait_state`` does."""
         await self.wait_state(SessionState.OPEN)
 
     async def wait_state(self, *states: SessionState) -> SessionState:
         """Wait until the session is in one of these states, however short, and say in which.
 
-        Raises ``ConnectionClosed`` or ``ReconnectFailed`` when it is closed instead.
+        Raises ``ConnectionClosed`` or ``ReconnectFailed`` when it is closed instead; ``RuntimeError`` in a hook that
+        the session waits for.
         """
         if not states:
             raise ValueError("wait_state() needs at least one state to wait for")
         for state in states:
             _check_kind("state", state, SessionState)
+        if self.state not in states:
+            self._check_elsewhere("wait_state")
         reached = await self._supervisor.lifecycle.reach(frozenset(states))
         if reached not in states:
             raise self._ended()
@@ -245,6 +250,14 @@ class Session:
             return again
         return closed_error(supervisor.end) if supervisor.wish is None else ConnectionClosedOK(supervisor.end)
 
+    def _check_elsewhere(self, operation: str, waited_for: bool | None = None) -> None:
+        """In a hook, the session waits for whoever calls this: it would never get what it wants."""
+        if self._supervisor.is_caller() if waited_for is None else waited_for:
+            raise RuntimeError(
+                f"{operation}() of a session cannot be awaited in one of its hooks, which it waits for itself"
+                " (on_connect is given the connection: use that)"
+            )
+
     def _check_usable(self) -> None:
         if self._supervisor.ending():
             raise self._ended()
@@ -258,8 +271,9 @@ class Session:
 
         Waits while the connection, or the queue with its policy "block", takes no more. Raises ``QueueFull`` as the
         policy says; ``ConnectionClosed`` or ``ReconnectFailed`` once the session is closed, without a queue also while
-        there is no connection; ``TypeError`` for what is no whole message. When it is cancelled, the message is either
-        sent, or queued, or not, as a whole.
+        there is no connection; ``TypeError`` for what is no whole message; ``RuntimeError`` in a hook that the session
+        waits for, if it would have to wait for room. When it is cancelled, the message is either sent, or queued, or
+        not, as a whole.
         """
         self._check_usable()
         _check_message(message)
@@ -303,6 +317,8 @@ class Session:
                 await supervisor.outbox_opened.wait()
                 self._check_usable()
             if supervisor.outbox is not None:
+                if supervisor.is_caller() and supervisor.outbox.would_wait(message):
+                    self._check_elsewhere("send")
                 await supervisor.outbox.put(message)
         except OutboxClosed:
             raise self._ended() from None
@@ -312,9 +328,11 @@ class Session:
     async def drain(self) -> None:
         """Wait until nothing is queued, everything is acknowledged that is to be, and the connection takes more.
 
-        Raises ``ConnectionClosed`` or ``ReconnectFailed`` once the session is closed.
+        Raises ``ConnectionClosed`` or ``ReconnectFailed`` once the session is closed; ``RuntimeError`` in a hook that
+        the session waits for.
         """
         self._check_usable()
+        self._check_elsewhere("drain")
         if self._supervisor.outbox is not None:
             try:
                 await self._supervisor.outbox.drain()
@@ -335,21 +353,35 @@ class Session:
 
     # -- receiving ---------------------------------------------------------------------------------------------
 
-    async def recv(self) -> Data:
+    @overload
+    async def recv(self, decode: None = None) -> Data: ...
+    @overload
+    async def recv(self, decode: Literal[True]) -> str: ...
+    @overload
+    async def recv(self, decode: Literal[False]) -> bytes: ...
+    @overload
+    async def recv(self, decode: bool | None = None) -> Data: ...
+
+    async def recv(self, decode: bool | None = None) -> Data:
         """Receive the next message, over all connections: str for Text, bytes for Binary.
 
-        All that arrived on one connection comes before anything of the next. Raises ``ConnectionClosed`` or
-        ``ReconnectFailed`` once the session is closed and everything is received; ``ConcurrencyError`` if another task
-        is receiving. When it is cancelled no message is lost.
+        ``decode``: True for str, False for bytes, whatever the message is. All that arrived on one connection comes
+        before anything of the next. Raises ``ConnectionClosed`` or ``ReconnectFailed`` once the session is closed and
+        everything is received; ``ConcurrencyError`` if another task is receiving; ``RuntimeError`` in a hook that the
+        session waits for. When it is cancelled no message is lost.
         """
         try:
-            return await self._receive()
+            message = await self._receive()
         except Finished:
             raise self._ended() from None
+        if decode is True and isinstance(message, bytes):
+            return message.decode()
+        return message.encode() if decode is False and isinstance(message, str) else message
 
     def _receive(self) -> Awaitable[Data]:
         if self._supervisor.task is None:
             self._check_usable()
+        self._check_elsewhere("recv")
         return self._supervisor.inbound.receive()
 
     def __aiter__(self) -> Self:

@@ -106,8 +106,11 @@ class Supervisor:
 
     def waits_for_caller(self) -> bool:
         """Whether the session waits for the task that calls this, which is in one of its hooks."""
-        task = asyncio.current_task()
-        return task is not None and (task is self.task or self._hooks.running_in(task))
+        return self.is_caller() or self._hooks.running_in(asyncio.current_task())
+
+    def is_caller(self) -> bool:
+        """Whether it is the session's own task that calls this, in a hook that must be over before anything goes on."""
+        return self.task is not None and asyncio.current_task() is self.task
 
     def acknowledge(self, key: Hashable) -> int:
         """``key`` was acknowledged; says how many messages that were."""
@@ -136,6 +139,7 @@ class Supervisor:
     async def _run(self) -> None:
         try:
             self._interruptible = True
+            await asyncio.sleep(0)  # a loop may run the first step of a task in the middle of creating it
             await self._live()
         except asyncio.CancelledError:
             # Interrupted; or cancelled from outside, as all tasks are when their event loop ends.
@@ -330,8 +334,6 @@ class Supervisor:
                 self.lifecycle.enter(SessionState.CLOSING)
                 await self._close_connection(connection)
                 await self._after(connection)
-            if self.outbox is not None:
-                await self.outbox.close()
         except asyncio.CancelledError:
             if connection is not None:
                 connection.abort()
@@ -340,6 +342,7 @@ class Supervisor:
         finally:
             self.inbound.finish()
             try:
+                await self._close_outbox()
                 await self._stop_sender()
                 if self._sorter is not None:
                     await asyncio.wait({self._sorter})
@@ -369,6 +372,14 @@ class Supervisor:
         except asyncio.CancelledError:
             connection.abort()
         await connection.wait_closed()
+
+    async def _close_outbox(self) -> None:
+        """Whatever else happens: its file is locked, and what is left in memory is to be reported."""
+        if self.outbox is not None:
+            try:
+                await self.outbox.close()
+            except Exception as exc:
+                self._logger.error("session: closing failed", exc_info=exc)
 
     async def _flush(self, connection: ClientConnection) -> None:
         """Wait until the queue is empty, as long as there is hope."""

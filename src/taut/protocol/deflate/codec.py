@@ -24,9 +24,6 @@ from taut.types import BytesLike, DeflateOptions
 
 __all__ = ["Deflate", "compress_message"]
 
-# What a sync flush ends with, an empty block without compression: removed from the end of each message by the
-# sender and put back by the receiver (sections 7.2.1 and 7.2.2).
-_TAIL = b"\x00\x00\xff\xff"
 # An empty block without compression, less the tail (section 7.2.3.6).
 _EMPTY_MESSAGE = b"\x00"
 
@@ -58,7 +55,6 @@ class Deflate:
         "_outbound_bits",
         "_outbound_takeover",
         "_pool",
-        "_window",
         "options",
         "parameters",
         "threshold",
@@ -77,7 +73,6 @@ class Deflate:
         self._pool = pool
         self._compressor: Compressor | None = None
         self._inflater: Inflater | None = None
-        self._window = b""  # of the inflater that is parked
 
     @property
     def window_bits(self) -> int:
@@ -127,10 +122,8 @@ class Deflate:
         """
         inflater = self._inflater
         if inflater is None:
-            inflater = self._inflater = Inflater(self._inbound_bits, self._window)
-            self._window = b""
-        data = b"".join((payload, _TAIL)) if final else payload
-        inflated = inflater.inflate(data, 0 if limit is None else limit + 1)
+            inflater = self._inflater = Inflater(self._inbound_bits)
+        inflated = inflater.inflate(payload, 0 if limit is None else limit + 1, final)
         if limit is not None and len(inflated) > limit:
             raise PayloadTooBig(len(inflated), limit)
         if not final:
@@ -139,7 +132,7 @@ class Deflate:
             inflater.end_message()
             self._pool.used_decompressor(self)
         else:
-            self._inflater = None
+            inflater.forget()
         return inflated
 
     def restart(self) -> None:
@@ -154,12 +147,10 @@ class Deflate:
     def park_decompressor(self) -> None:
         """Give the decompressor back to the pool, which asks for it, and keep its window."""
         if self._inflater is not None:
-            self._window = self._inflater.window
-            self._inflater = None
+            self._inflater.park()
 
     def close(self) -> None:
         """Give everything back: the connection has ended."""
         self._pool.forget_compressor(self)
         self._pool.forget_decompressor(self)
         self._compressor = self._inflater = None
-        self._window = b""

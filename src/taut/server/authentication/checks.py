@@ -16,7 +16,7 @@ from urllib.parse import quote
 from .failures import Failure
 from .hooks import AnyConnection, is_asynchronous_here
 
-__all__ = ["Check", "awaited", "check_function", "is_coroutine_function", "judge"]
+__all__ = ["Check", "awaited", "check_function", "is_coroutine_function", "judge", "must_wait"]
 
 Check: TypeAlias = Callable[..., Any]
 
@@ -37,15 +37,20 @@ def check_function(option: str, value: object) -> None:
         raise TypeError(f"{option} must be a function or a coroutine function, not a generator function")
 
 
-async def awaited(name: str, answer: Any) -> Any:
-    """``answer``, or what it gives when it is awaited."""
+def must_wait(name: str, answer: Any) -> bool:
+    """Whether ``answer`` of ``name`` has to be awaited; ``TypeError`` where nothing can."""
     if not inspect.isawaitable(answer):
-        return answer
+        return False
     if not is_asynchronous_here():
         if isinstance(answer, Coroutine):
             answer.close()
         raise TypeError(f"{name} must not be a coroutine function on a blocking server: nothing there can await it")
-    return await answer
+    return True
+
+
+async def awaited(name: str, answer: Any) -> Any:
+    """``answer``, or what it gives when it is awaited."""
+    return await answer if must_wait(name, answer) else answer
 
 
 async def judge(

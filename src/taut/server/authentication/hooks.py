@@ -17,7 +17,7 @@ import asyncio
 import http
 import logging
 from collections.abc import Coroutine
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from ...types import Request, Response
 from .failures import Failure, Refusal
@@ -110,9 +110,15 @@ def settle(deciding: Coroutine[Any, Any, Any]) -> Any:
 
 def log_failure(connection: AnyConnection, kind: str, code: int) -> None:
     """The line for somebody who is not let in: from where, and what kind of failure; never a secret."""
-    address = connection.remote_address
-    place = f"{address[0]}:{address[1]}" if isinstance(address, tuple) else address or "an unnamed socket"
+    place = _printable(connection.remote_address)
     connection.logger.info("authentication failed: %s; answered with %d, to %s", kind, code, place)
+
+
+def _printable(address: Any) -> str:
+    if isinstance(address, tuple):
+        host, port = cast("tuple[str, int]", address[:2])
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return str(address or "an unnamed socket")
 
 
 def quoted(option: str, text: object) -> str:

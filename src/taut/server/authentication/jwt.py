@@ -8,14 +8,13 @@ when the hook is made.  Whatever is wrong with a token, it is answered alike.
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from ...errors import MissingExtra
 from ...options import check_number, check_sequence
 from .bearer import AuthorizationHook
-from .checks import Check, awaited, check_function, is_coroutine_function
+from .checks import Check, awaited, check_function, is_coroutine_function, must_wait
 from .hooks import is_asynchronous_here
 
 if TYPE_CHECKING:
@@ -57,21 +56,26 @@ class JWTCheck:
         if self._fetch is None:
             return self._judge(token, self._key)
         key = self._fetch(header)
-        if inspect.isawaitable(key):
-            return self._judge_later(token, key)
-        return self._judge(token, key)
+        if must_wait("key", key):
+            return self._judge_later(token, key, header["alg"])
+        return self._judge_with(token, key, header["alg"])
 
-    async def _judge_later(self, token: str, key: Any) -> Any:
-        return await awaited("check", self._judge(token, await awaited("key", key)))
+    async def _judge_later(self, token: str, key: Any, algorithm: str) -> Any:
+        return await awaited("check", self._judge_with(token, await key, algorithm))
 
-    def _judge(self, token: str, key: Any) -> Any:
+    def _judge_with(self, token: str, key: Any, algorithm: str) -> Any:
+        """With a key that is known only now: a wrong one is not the fault of the token."""
         if key is None:
             return None
-        jwt = self._jwt
+        if not isinstance(key, self._jwt.PyJWK):
+            key = self._jwt.get_algorithm_by_name(algorithm).prepare_key(key)
+        return self._judge(token, key)
+
+    def _judge(self, token: str, key: Any) -> Any:
         try:
-            claims = jwt.decode(token, key, algorithms=self._algorithms, **self._options)
-        except (jwt.InvalidTokenError, RecursionError, OverflowError, ValueError):
-            return None
+            claims = self._jwt.decode(token, key, algorithms=self._algorithms, **self._options)
+        except (self._jwt.InvalidTokenError, RecursionError, OverflowError, TypeError, ValueError):
+            return None  # it raises more than it says for claims of unexpected types
         return claims if self._check is None else self._check(claims)
 
     @property
@@ -117,12 +121,15 @@ def _prepared(jwt: ModuleType, key: Any, algorithms: tuple[str, ...]) -> Any:
         raise ValueError("key must not be empty")
     prepared: Any = None
     for name in algorithms:
+        algorithm = jwt.get_algorithm_by_name(name)
         try:
-            prepared = jwt.get_algorithm_by_name(name).prepare_key(key)
+            prepared = algorithm.prepare_key(key)
         except (jwt.PyJWTError, ValueError):
             raise ValueError(f"key cannot be used with {name}") from None
         except TypeError:
             raise TypeError(f"key of type {type(key).__name__} cannot be used with {name}") from None
+        if too_short := algorithm.check_key_length(prepared):  # RFC 7518, 3.2 and 3.3
+            raise ValueError(f"key cannot be used with {name}: {too_short}")
     return prepared
 
 

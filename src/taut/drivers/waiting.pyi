@@ -1,0 +1,23 @@
+import socket
+from collections.abc import Sequence
+
+from typing_extensions import disjoint_base
+
+__pyx_capi__: dict[str, object]
+
+def immortal(thing: object) -> None: ...
+
+@disjoint_base
+class Keeper:
+    @property
+    def sock(self) -> socket.socket: ...
+    @property
+    def called(self) -> Sequence[Shared]: ...
+    def take(self) -> Sequence[Shared]: ...
+    def close(self) -> None: ...
+
+@disjoint_base
+class Expected: ...
+
+@disjoint_base
+class Shared: ...
