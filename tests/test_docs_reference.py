@@ -98,7 +98,7 @@ def test_the_reference_has_every_public_name_and_no_other() -> None:
 
 
 # What is made by taut and looked at, or used, by a program.
-OBJECTS = ["Connection", "ServerConnection", "Server", "Listener", "Session", "Pool"]
+OBJECTS = ["Connection", "ServerConnection", "Server", "Router", "Listener", "Session", "Pool"]
 RECORDS = [
     "Attempt",
     "CloseInfo",
@@ -107,6 +107,7 @@ RECORDS = [
     "ProxyHeader",
     "Request",
     "Response",
+    "Route",
     "ServerStats",
     "SessionStats",
     "Stats",

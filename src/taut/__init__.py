@@ -65,6 +65,7 @@ from .server.authentication import (
     subprotocol_auth,
 )
 from .server.connection import ServerConnection
+from .server.routing import Route, Router
 from .server.server import Server, serve, unix_serve
 from .server.tally import ServerStats
 from .types import (
@@ -137,6 +138,8 @@ __all__ = [
     "RedirectError",
     "Request",
     "Response",
+    "Route",
+    "Router",
     "Server",
     "ServerConnection",
     "ServerStats",

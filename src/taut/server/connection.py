@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import http
 import logging
-from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Coroutine, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..connection import Connection
 from ..errors import ConnectionClosed
@@ -19,17 +20,21 @@ from .handshake import plain_response
 from .trust import Proxied
 
 if TYPE_CHECKING:
+    from .routing import Match, Route
     from .server import Server
 
-__all__ = ["Handler", "ServerConnection"]
+__all__ = ["Handler", "ServerConnection", "check_handler"]
 
-Handler = Callable[["ServerConnection"], Coroutine[Any, Any, Any]]
+Handler: TypeAlias = Callable[..., Coroutine[Any, Any, Any]]
+"""A coroutine function that is called with the connection, and with the parameters of its route by name."""
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class ServerConnection(Connection):
     """What a handler is given: see ``Connection``."""
 
-    __slots__ = ("_head", "_listener", "_task", "admitted", "principal", "proxied", "server")
+    __slots__ = ("_head", "_listener", "_task", "admitted", "match", "principal", "proxied", "server")
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, options: ConnectionOptions, logger: logging.Logger, server: Server
@@ -38,6 +43,7 @@ class ServerConnection(Connection):
         self.server = server
         self.principal: Any = None  # who is at the other end, once a hook has authenticated that
         self.proxied: Proxied | None = None  # what trusted proxies have said
+        self.match: Match | None = None  # what the router has found
         self.admitted: bytes | None = None  # what ``server.admission`` counts it under
         self._head: bytes | None = None
         self._listener: Listener | None = None
@@ -57,6 +63,16 @@ class ServerConnection(Connection):
     def proxy_header(self) -> ProxyHeader | None:
         """What a proxy has said in the PROXY protocol; None without."""
         return None if self.proxied is None else self.proxied.header
+
+    @property
+    def route(self) -> Route | None:
+        """The route of the ``Router`` that serves this connection; None without."""
+        return None if self.match is None else self.match.route
+
+    @property
+    def path_parameters(self) -> Mapping[str, Any]:
+        """The parameters of the route's path and host, converted."""
+        return _NOTHING if self.match is None else self.match.parameters
 
     def _address(self, name: str) -> Any:
         if self.proxied is not None and self.transport is not None:
@@ -80,7 +96,8 @@ class ServerConnection(Connection):
                 self._begin_listener(transport, session, handler)
             else:
                 self.open(transport, session)
-                self._task = self.loop.create_task(handler(self))
+                parameters = self.path_parameters
+                self._task = self.loop.create_task(handler(self, **parameters) if parameters else handler(self))
                 self._task.add_done_callback(self._handler_done)
         except Exception as exc:
             self._handler_failed(exc)
@@ -150,3 +167,18 @@ class ServerConnection(Connection):
         """End a handler that has not noticed that its connection is gone."""
         if self._task is not None:
             self._task.cancel()
+
+
+def check_handler(handler: Handler | type[Listener]) -> Handler | type[Listener]:
+    """Refuse what cannot serve connections."""
+    if isinstance(handler, type):
+        if issubclass(handler, Listener):
+            return handler
+        raise TypeError(
+            f"handler must be a coroutine function or a subclass of taut.Listener, not the class {handler!r}"
+        )
+    if isinstance(handler, Listener):
+        raise TypeError(f"handler must be the class {type(handler).__name__} itself: one instance is made a connection")
+    if not callable(handler):
+        raise TypeError(f"handler must be a coroutine function or a subclass of taut.Listener, not {handler!r}")
+    return handler

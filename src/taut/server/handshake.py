@@ -78,15 +78,23 @@ class ServerHandshake:
         return self._reader.remaining
 
     def accept(
-        self, connection: object, contexts: deflate.ContextPool, *, secure: bool, now: float, host: str | None = None
+        self,
+        connection: object,
+        contexts: deflate.ContextPool,
+        *,
+        secure: bool,
+        now: float,
+        host: str | None = None,
+        rules: Rules | None = None,
     ) -> Response:
         """Check the complete request, make the session that it opens, and return the response that accepts it.
 
         ``connection``: for ``select_subprotocol``. ``secure``: whether it came through TLS. ``now``: of a monotonic
-        clock. ``host``: what the client asked for, where a proxy has told, instead of the Host header. Raises
-        ``InvalidHandshake``, and whatever ``select_subprotocol`` raises.
+        clock. ``host``: what the client asked for, where a proxy has told, instead of the Host header. ``rules``: where
+        others count for this request than for the server. Raises ``InvalidHandshake``, and whatever
+        ``select_subprotocol`` raises.
         """
-        rules, request = self._rules, self.request
+        rules, request = rules or self._rules, self.request
         # In the order in which the answers make sense.
         key = check_request(request)
         check_origin(request, rules.origins, secure=secure, host=host)

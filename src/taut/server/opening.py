@@ -10,13 +10,18 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from typing import TYPE_CHECKING, cast
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import InvalidHandshake, InvalidMessage, OpenTimeout
+from ..listener import Listener
 from ..protocol.handshake import refusal
 from ..protocol.http1 import encode_response
 from ..types import Response
+from .connection import Handler
 from .handshake import ServerHandshake
+from .routing import Match, finish_answer
+from .terms import RouteRules
 from .trust import Proxied, TrustedProxies, proxied_by_request
 
 if TYPE_CHECKING:
@@ -38,6 +43,7 @@ class Opening(asyncio.Protocol):
         "_early",
         "_handshake",
         "_reading",
+        "_rules",
         "_task",
         "connection",
         "server",
@@ -49,6 +55,7 @@ class Opening(asyncio.Protocol):
     def __init__(self, server: Server) -> None:
         self.server = server
         self._handshake = ServerHandshake(server)
+        self._rules: RouteRules | None = None
         self._reading = True
         self._task: asyncio.Task[None] | None = None
         self._early = b""
@@ -90,7 +97,8 @@ class Opening(asyncio.Protocol):
         if trusted is not None and not self._look_behind_proxies(trusted):
             return
         if self.server.has_hooks:
-            self._task = self.server.loop.create_task(self._negotiate_with_hooks())
+            self.connection.record_handshake(self._handshake.request)
+            self._task = self.server.loop.create_task(self._negotiate_with_hooks(self._ask_server()))
         else:
             self._negotiate()
 
@@ -138,26 +146,35 @@ class Opening(asyncio.Protocol):
     # -- the negotiation ---------------------------------------------------------------------------------------
 
     def _negotiate(self) -> None:
-        """Without hooks, nothing has to be waited for."""
+        """Without hooks of the server nothing has to be waited for, except where a route has one."""
         self.connection.record_handshake(self._handshake.request)
         try:
-            self._respond(self._accept())
+            response = self._route()
+            if response is None and self._asks_route():
+                self._task = self.server.loop.create_task(self._negotiate_with_hooks(self._ask_route()))
+            else:
+                self._respond(response or self._accept())
         except InvalidHandshake as exc:
             self.refuse(exc)
         except Exception as exc:
             self._failed(exc)
 
-    async def _negotiate_with_hooks(self) -> None:
-        request = self._handshake.request
-        self.connection.record_handshake(request)
-        server = self.server
+    async def _ask_server(self) -> Response | None:
+        """What the hooks answer instead of opening a connection, that of the server first."""
+        hook, response = self.server.process_request, None
+        if hook is not None:
+            answer = hook(self.connection, self._handshake.request)
+            response = await answer if inspect.isawaitable(answer) else answer
+        if response is None:
+            response = self._route()
+        if response is None and self._asks_route():
+            response = await self._ask_route()
+        return response
+
+    async def _negotiate_with_hooks(self, answering: Coroutine[Any, Any, Response | None]) -> None:
+        server, request = self.server, self._handshake.request
         try:
-            response: Response | None = None
-            if server.process_request is not None:
-                answer = server.process_request(self.connection, request)
-                response = await answer if inspect.isawaitable(answer) else answer
-            if response is None:
-                response = self._accept()
+            response = await answering or self._accept()
             if server.process_response is not None:
                 revised = server.process_response(self.connection, request, response)
                 revised = await revised if inspect.isawaitable(revised) else revised
@@ -168,12 +185,44 @@ class Opening(asyncio.Protocol):
         except Exception as exc:
             self._failed(exc)
 
+    # -- the route ---------------------------------------------------------------------------------------------
+
+    def _route(self) -> Response | None:
+        """Find the route, if there is a router; the response if no route is for this request."""
+        connection, server = self.connection, self.server
+        if server.router is None:
+            return None
+        host = None if connection.proxied is None else connection.proxied.host
+        found = server.router.find(self._handshake.request, host)
+        if isinstance(found, Response):
+            return found
+        connection.match = found
+        if found.route.methods is None:
+            self._rules = server.rules_of(found.route)
+            connection.options = self._rules.options
+        return None
+
+    def _asks_route(self) -> bool:
+        """Whether the route has code of its own that answers the request, or may."""
+        match = self.connection.match
+        return match is not None and (match.route.methods is not None or match.route.terms.process_request is not None)
+
+    async def _ask_route(self) -> Response | None:
+        match, request = cast("Match", self.connection.match), self._handshake.request
+        hook = match.route.terms.process_request
+        if match.route.methods is None:
+            ruling = None if hook is None else hook(self.connection, request)
+            return await ruling if inspect.isawaitable(ruling) else ruling
+        answer = match.route.target(self.connection, request, **match.parameters)
+        answer = await answer if inspect.isawaitable(answer) else answer
+        return finish_answer(request, answer)
+
     def _accept(self) -> Response:
         secure, host = self.transport.get_extra_info("sslcontext") is not None, None
         if (proxied := self.connection.proxied) is not None:
             secure, host = proxied.secure_or(secure), proxied.host
         response = self._handshake.accept(
-            self.connection, self.server.contexts, secure=secure, host=host, now=time.monotonic()
+            self.connection, self.server.contexts, secure=secure, host=host, now=time.monotonic(), rules=self._rules
         )
         self.connection.subprotocol = self._handshake.subprotocol
         return response
@@ -199,12 +248,17 @@ class Opening(asyncio.Protocol):
         self.transport.write(head)
         server.connections_open.add(connection)
         server.tally.accepted += 1
-        connection.begin(self.transport, session, server.handler)
+        connection.begin(self.transport, session, self._target())
         early = self._handshake.remaining + self._early
         if early:
             connection.feed(early)
         if not connection.read_paused:  # what came early may be more than it takes unread
             self.transport.resume_reading()
+
+    def _target(self) -> Handler | type[Listener]:
+        """Who serves the connection."""
+        match = self.connection.match
+        return cast("Handler | type[Listener]", self.server.handler if match is None else match.route.target)
 
     # -- refusing ----------------------------------------------------------------------------------------------
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import re
 import socket
 import ssl as ssl_module
-from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -17,24 +16,29 @@ from ..drivers.contexts import contexts_of
 from ..drivers.transports import Accepting, accept_sockets, accept_transports, plain_transport, watches_descriptors
 from ..errors import InvalidMessage, RateExceeded
 from ..listener import Listener
-from ..options import check_count, check_deflate, check_number, check_sequence, check_ssl, connection_options
-from ..protocol.headers import is_token
+from ..options import check_count, check_deflate, check_number, check_ssl, connection_options
 from ..protocol.session import valid_close_code
-from ..types import ConnectionOptions, DeflateOptions, Request, Response
+from ..types import ConnectionOptions, DeflateOptions
 from .admission import Admission, Limits
 from .arriving import Arrivals
-from .connection import Handler, ServerConnection
+from .connection import Handler, ServerConnection, check_handler
 from .listening import AddressInfo, bind_all, bind_unix, check_address, port_of, printable
 from .opening import Opening
+from .routing import Route, Router
 from .tally import ServerStats, Tally
+from .terms import (
+    Origins,
+    ProcessRequest,
+    ProcessResponse,
+    RouteRules,
+    SelectSubprotocol,
+    check_hook,
+    check_origins,
+    check_subprotocols,
+)
 from .trust import Trusted, TrustedProxies, check_proxy_protocol
 
 __all__ = ["Server", "serve", "unix_serve"]
-
-ProcessRequest = Callable[[ServerConnection, Request], Awaitable[Response | None] | Response | None]
-ProcessResponse = Callable[[ServerConnection, Request, Response], Awaitable[Response | None] | Response | None]
-SelectSubprotocol = Callable[[ServerConnection, Sequence[str]], str | None]
-Origins = Sequence[str | re.Pattern[str] | None]
 
 _SERVER_HEADER = f"taut/{__version__}"
 
@@ -45,6 +49,7 @@ class Server:
     def __init__(self, loop: asyncio.AbstractEventLoop, settings: serve) -> None:
         self.loop = loop
         self.handler = settings.handler
+        self.router = settings.router
         self.options = settings.options
         self.logger = settings.logger
         self.origins = settings.origins
@@ -60,6 +65,7 @@ class Server:
         self.max_head = settings.max_head
         self.max_headers = settings.max_headers
         self.trusted_proxies = settings.trusted_proxies or None
+        self._rules: dict[Route, RouteRules] = {}
         self.openings: set[Opening] = set()
         self._no_openings: asyncio.Future[None] | None = None
         self.connections_open: set[ServerConnection] = set()
@@ -77,6 +83,13 @@ class Server:
     def new_opening(self) -> Opening:
         """The protocol for a connection that has just been accepted."""
         return Opening(self)
+
+    def rules_of(self, route: Route) -> RouteRules:
+        """What is asked of requests to this route, and granted to them."""
+        rules = self._rules.get(route)
+        if rules is None:
+            rules = self._rules[route] = route.terms.rules(self)
+        return rules
 
     def opening_done(self, opening: Opening) -> None:
         """The connection is open, or it was refused and is gone."""
@@ -235,7 +248,7 @@ class serve:  # used like a function, as in the websockets package
     """Start a WebSocket server: ``async with serve(handler, host, port) as server``, or ``server = await serve(...)``.
 
     ``handler``: a coroutine function called with each connection, which is closed with 1000 when it returns and with
-    1011 when it raises; or a ``Listener`` subclass, of which one instance serves each connection.
+    1011 when it raises; or a ``Listener`` subclass, of which one instance serves each connection; or a ``Router``.
     ``host``, ``port``: where to listen; ``host`` may be a sequence, None means all interfaces; port 0 lets the kernel
     choose. ``sock``: a bound socket instead; ``path``: a Unix socket instead. ``reuse_port``, ``backlog``: of the
     listening socket. ``ssl``: a server context for wss.
@@ -269,7 +282,7 @@ class serve:  # used like a function, as in the websockets package
 
     def __init__(
         self,
-        handler: Handler | type[Listener],
+        handler: Handler | type[Listener] | Router,
         host: str | Sequence[str] | None = None,
         port: int | None = None,
         *,
@@ -298,23 +311,22 @@ class serve:  # used like a function, as in the websockets package
         reuse_port: bool | None = None,
         **options: Any,
     ) -> None:
-        self.handler = _check_handler(handler)
+        self.router: Router | None = None
+        self.handler: Handler | type[Listener] | None = None
+        if isinstance(handler, Router):
+            handler.check()
+            self.router = handler
+        else:
+            self.handler = check_handler(handler)
         self.host, self.port, self.sock, self.path = host, port, sock, path
         check_address(host, port, sock, path)
         check_ssl(ssl)
         self.ssl = ssl
-        self.origins: Origins | None = check_sequence("origins", origins, (str, re.Pattern, type(None)))
-        self.subprotocols: Sequence[str] = check_sequence("subprotocols", subprotocols, (str,)) or ()
-        for subprotocol in self.subprotocols:
-            if not is_token(subprotocol):
-                raise ValueError(f"subprotocols must be HTTP tokens, not {subprotocol!r}")
-        for name, hook in [
-            ("select_subprotocol", select_subprotocol),
-            ("process_request", process_request),
-            ("process_response", process_response),
-        ]:
-            if hook is not None and not callable(hook):
-                raise TypeError(f"{name} must be callable or None, not {hook!r}")
+        self.origins = check_origins(origins)
+        self.subprotocols = check_subprotocols(subprotocols)
+        check_hook("select_subprotocol", select_subprotocol)
+        check_hook("process_request", process_request)
+        check_hook("process_response", process_response)
         self.select_subprotocol = select_subprotocol
         self.deflate = check_deflate(compression)
         self.process_request = process_request
@@ -375,20 +387,6 @@ class serve:  # used like a function, as in the websockets package
             await self._server.wait_closed()
 
 
-def unix_serve(handler: Handler | type[Listener], path: str | os.PathLike[str], **options: Any) -> serve:
+def unix_serve(handler: Handler | type[Listener] | Router, path: str | os.PathLike[str], **options: Any) -> serve:
     """Start a server on a Unix socket; a stale socket file is replaced. The rest is as for ``serve``."""
     return serve(handler, path=path, **options)
-
-
-def _check_handler(handler: Handler | type[Listener]) -> Handler | type[Listener]:
-    if isinstance(handler, type):
-        if issubclass(handler, Listener):
-            return handler
-        raise TypeError(
-            f"handler must be a coroutine function or a subclass of taut.Listener, not the class {handler!r}"
-        )
-    if isinstance(handler, Listener):
-        raise TypeError(f"handler must be the class {type(handler).__name__} itself: one instance is made a connection")
-    if not callable(handler):
-        raise TypeError(f"handler must be a coroutine function or a subclass of taut.Listener, not {handler!r}")
-    return handler

@@ -1,0 +1,117 @@
+"""The terms on which connections are accepted, and those of a route: what it says otherwise than its server."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeAlias
+
+from ..options import CONNECTION_OPTIONS, check_deflate, check_sequence, connection_options
+from ..protocol.headers import is_token
+from ..types import ConnectionOptions, DeflateOptions, Request, Response
+from .connection import ServerConnection
+from .handshake import Rules
+
+__all__ = [
+    "Origins",
+    "ProcessRequest",
+    "ProcessResponse",
+    "RouteRules",
+    "SelectSubprotocol",
+    "Terms",
+    "check_hook",
+    "check_origins",
+    "check_subprotocols",
+    "route_terms",
+]
+
+ProcessRequest: TypeAlias = Callable[[ServerConnection, Request], Awaitable[Response | None] | Response | None]
+ProcessResponse: TypeAlias = Callable[
+    [ServerConnection, Request, Response], Awaitable[Response | None] | Response | None
+]
+SelectSubprotocol: TypeAlias = Callable[[ServerConnection, Sequence[str]], str | None]
+Origins: TypeAlias = Sequence[str | re.Pattern[str] | None]
+
+_OWN = frozenset({"origins", "subprotocols", "select_subprotocol", "compression", "process_request"})
+
+
+@dataclass(frozen=True, slots=True)
+class RouteRules:
+    """What a server asks of requests to one route, and grants them: ``Rules`` with everything filled in."""
+
+    options: ConnectionOptions
+    origins: Origins | None
+    subprotocols: tuple[str, ...]
+    select_subprotocol: SelectSubprotocol | None
+    deflate: DeflateOptions | None
+    server_header: str | None
+    max_head: int
+    max_headers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """``own``: by the name of an attribute of ``Rules``; ``options``: by the name of a ``ConnectionOptions`` field."""
+
+    own: Mapping[str, Any]
+    options: Mapping[str, Any]
+
+    @property
+    def process_request(self) -> ProcessRequest | None:
+        """The hook of the route."""
+        return self.own.get("process_request")
+
+    def over(self, base: Terms) -> Terms:
+        """These, and those of ``base`` where these say nothing."""
+        return Terms({**base.own, **self.own}, {**base.options, **self.options})
+
+    def rules(self, server: Rules) -> RouteRules:
+        """What counts for a route with these terms on ``server``."""
+        values = {each.name: getattr(server, each.name) for each in fields(RouteRules)}
+        values |= {name: value for name, value in self.own.items() if name in values}
+        values["options"] = replace(server.options, **self.options)
+        return RouteRules(**values)
+
+
+def route_terms(given: Mapping[str, Any]) -> Terms:
+    """The terms that were given by name. Raises ``TypeError`` or ``ValueError``, naming the option."""
+    unknown = given.keys() - _OWN - CONNECTION_OPTIONS
+    if unknown:
+        known = ", ".join(sorted(_OWN | CONNECTION_OPTIONS))
+        raise TypeError(f"unexpected option {min(unknown)}; known are {known}")
+    options = {name: given[name] for name in given.keys() & CONNECTION_OPTIONS}
+    connection_options(options)
+    own: dict[str, Any] = {}
+    if "origins" in given:
+        own["origins"] = check_origins(given["origins"])
+    if "subprotocols" in given:
+        own["subprotocols"] = check_subprotocols(given["subprotocols"])
+    if "compression" in given:
+        own["deflate"] = check_deflate(given["compression"])
+    for name in ("select_subprotocol", "process_request"):
+        if name in given:
+            check_hook(name, given[name])
+            own[name] = given[name]
+    return Terms(own, options)
+
+
+def check_origins(value: object) -> Origins | None:
+    """``value`` if it is None or a sequence of origins and patterns."""
+    origins: Origins | None = check_sequence("origins", value, (str, re.Pattern, type(None)))
+    return origins
+
+
+def check_hook(name: str, value: object) -> None:
+    """Refuse what cannot be called, and is not None."""
+    if value is not None and not callable(value):
+        raise TypeError(f"{name} must be callable or None, not {value!r}")
+
+
+def check_subprotocols(value: object) -> tuple[str, ...]:
+    """``value`` if it is a sequence of tokens, empty for None."""
+    subprotocols: tuple[str, ...] = check_sequence("subprotocols", value, (str,)) or ()
+    for subprotocol in subprotocols:
+        if not is_token(subprotocol):
+            raise ValueError(f"subprotocols must be HTTP tokens, not {subprotocol!r}")
+    return subprotocols
