@@ -41,7 +41,7 @@ ARROWS: dict[str, set[str]] = {
     "taut": BELOW | {"connection", "listener", "client", "server", "sync"},
     "cli": PUBLIC,
     "hub": PUBLIC,
-    "observe": PUBLIC,
+    "observability": PUBLIC,
     "integrations": PUBLIC,
     "__main__": {"cli"},
 }
@@ -75,6 +75,7 @@ THIRD_PARTIES = {
     "client": {"python_socks"},
     "server": {"jwt"},
     "cli": {"prompt_toolkit", "uvloop"},
+    "observability": {"prometheus_client"},
 }
 COMPILED_AGAINST = {"cpython", "cython", "libc"}  # what Cython files cimport beside us
 TYPING_ONLY = {"typing_extensions"}  # every type checker brings it along for stubs

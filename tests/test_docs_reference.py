@@ -24,6 +24,7 @@ from pages import BLOCKS, DOCS, named, rows, tables
 from public import CLASSES, CONNECT_DEFAULTS
 
 import taut
+import taut.observability
 import taut.sync
 import taut.testing
 from taut.client.options import ConnectArguments
@@ -83,7 +84,7 @@ def read_reference() -> dict[str, Entry]:
 
 
 ENTRIES = read_reference()
-MODULES = {"": taut, "sync.": taut.sync, "testing.": taut.testing}
+MODULES = {"": taut, "observability.": taut.observability, "sync.": taut.sync, "testing.": taut.testing}
 """By what stands before their names in the reference."""
 NOT_API = {named(row[0])[0]: set(named(row[1])) for row in rows(ENTRIES["## Not part of the API"].lines)}
 

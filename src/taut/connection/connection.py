@@ -64,6 +64,7 @@ class Connection(Facts, StreamDriver, asyncio.BufferedProtocol):
         """The opening handshake has succeeded: start moving messages."""
         self.opened_at = time.monotonic()
         self.attach(transport, session, on_message)
+        self._begin_log()
         watch(self.loop, self, self.options)
 
     def _has_stream(self) -> bool:

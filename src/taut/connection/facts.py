@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, cast
 
 from ..protocol.session import Session
@@ -12,7 +12,7 @@ from ..types import CloseInfo, ConnectionOptions, Request, Response, State
 
 __all__ = ["FACTS", "Facts", "Stats"]
 
-FACTS = ("_id", "_request", "_response", "logger", "opened_at", "options", "subprotocol")
+FACTS = ("_id", "_peer", "_request", "_response", "logger", "opened_at", "options", "subprotocol")
 """The slots that a class needs to be told about by ``Facts``."""
 _NO_SLOTS: tuple[str, ...] = ()  # beside a driver, which is compiled, no base may have any
 
@@ -52,6 +52,7 @@ class Facts:
         self.subprotocol: str | None = None
         self.opened_at = 0.0
         self._id: uuid.UUID | None = None
+        self._peer: str | None = None  # its address as text, kept only for a log that is written
         self._request: Request | None = None
         self._response: Response | None = None
 
@@ -159,16 +160,60 @@ class Facts:
         assert info is not None  # its phase is not OPEN any more
         return info
 
+    # -- what is logged ----------------------------------------------------------------------------------------
+
+    def _begin_log(self) -> None:
+        """The connection is open: a log that will tell of its end names the peer, whose address is gone by then."""
+        if self.logger.isEnabledFor(logging.INFO):
+            self._peer = _address_text(self.remote_address)
+
+    def _target(self) -> str | None:
+        """The request target, None before there was a request."""
+        return None if (request := self.request) is None else request.path
+
+    def log_fields(self) -> dict[str, Any]:
+        """Which connection a log record is about, as its ``extra``. No query: there may be secrets in it."""
+        target = self._target()
+        return {
+            "connection_id": str(self.id),
+            "remote_address": self._peer or _address_text(self.remote_address),
+            "path": None if target is None else target.partition("?")[0],
+        }
+
     def _log_close(self, info: CloseInfo, now: float) -> None:
+        """One line for each connection, which explains its end; the same is in attributes of the record."""
         if not self.logger.isEnabledFor(logging.INFO):
             return
-        s = self.session
+        duration, stats = now - self.opened_at, self.stats
         self.logger.info(
             "connection closed: %s; open for %.3f s, received %d messages and %d bytes, sent %d messages and %d bytes",
             info,
-            now - self.opened_at,
-            s.messages_received,
-            s.bytes_received,
-            s.messages_sent,
-            s.bytes_sent,
+            duration,
+            stats.messages_received,
+            stats.bytes_received,
+            stats.messages_sent,
+            stats.bytes_sent,
+            extra=self.log_fields()
+            | {
+                "subprotocol": self.subprotocol,
+                "close_code": info.code,
+                "close_reason": info.reason,
+                "close_initiator": info.initiator.value,
+                "close_clean": info.clean,
+                "close_cause": None if info.cause is None else f"{type(info.cause).__name__}: {info.cause}",
+                "duration": duration,
+                "latency": self.latency,
+            }
+            | {name: getattr(stats, name) for name in _COUNTED},
         )
+
+
+_COUNTED = tuple(field.name for field in fields(Stats))
+
+
+def _address_text(address: Any) -> str | None:
+    """An address of a socket as it is written in text: "192.0.2.1:80", "[2001:db8::1]:80", the path of a socket."""
+    if isinstance(address, tuple):
+        host, port = cast("tuple[object, ...]", address)[:2]
+        return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+    return None if address is None else str(address) or None

@@ -59,6 +59,11 @@ class ServerConnection(Connection):
             return reader.request
         return self._request
 
+    def _target(self) -> str | None:
+        if self._request is None and self._head is not None:
+            return self._head.split(b" ", 2)[1].decode("latin-1")  # it was parsed before
+        return super()._target()
+
     @property
     def proxy_header(self) -> ProxyHeader | None:
         """What a proxy has said in the PROXY protocol; None without."""
@@ -130,7 +135,7 @@ class ServerConnection(Connection):
         self._start_close(1011, "the handler failed")
 
     def _report(self, failure: BaseException) -> None:
-        self.logger.error("connection handler failed", exc_info=failure)
+        self.logger.error("connection handler failed", exc_info=failure, extra=self.log_fields())
 
     def _control_events(self, events: list[tuple[int, bytes, float]]) -> None:
         super()._control_events(events)

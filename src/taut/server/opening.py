@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import time
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, cast
@@ -266,11 +267,13 @@ class Opening(asyncio.Protocol):
         """Answer with the HTTP response that ``exc`` calls for, unless the answer is given already."""
         if self._answered:
             return
-        self.server.logger.info("opening handshake refused: %s", exc)
+        logger = self.server.logger
+        if logger.isEnabledFor(logging.INFO):
+            logger.info("opening handshake refused: %s", exc, extra=self.connection.log_fields())
         self._refuse_with(refusal(exc))
 
     def _failed(self, exc: Exception) -> None:
-        self.server.logger.error("opening handshake failed", exc_info=exc)
+        self.server.logger.error("opening handshake failed", exc_info=exc, extra=self.connection.log_fields())
         self._refuse_with(refusal(InvalidMessage("internal error", status=500)))
 
     def _refuse_with(self, response: Response) -> None:

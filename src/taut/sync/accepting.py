@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import logging
 import socket
 import time
 from typing import TYPE_CHECKING, Any
@@ -54,12 +55,13 @@ class Accepting:
                 if self._open(wire):
                     return True
             except InvalidHandshake as exc:
-                logger.info("opening handshake refused: %s", exc)
+                if logger.isEnabledFor(logging.INFO):
+                    logger.info("opening handshake refused: %s", exc, extra=self._connection.log_fields())
                 self._refuse(wire, refusal(exc))
         except (OSError, InvalidHandshake) as exc:  # the latter before there is a stream
-            logger.info("opening handshake failed: %s", exc)
+            logger.info("opening handshake failed: %s", exc, extra=self._connection.log_fields())
         except Exception as exc:
-            logger.error("opening handshake failed", exc_info=exc)
+            logger.error("opening handshake failed", exc_info=exc, extra=self._connection.log_fields())
             if self._wire is not None:
                 self._try_to_refuse(self._wire)
         self._sock.close()

@@ -42,6 +42,7 @@ class Connection(Facts, BlockingDriver):
         """The opening handshake has succeeded: start moving messages; ``early`` are the first bytes of the peer."""
         self.opened_at = time.monotonic()
         self._sock = wire.sock
+        self._begin_log()
         self._attach(wire, session, background.keeper, early)
 
     def finish(self) -> None:

@@ -224,7 +224,7 @@ class Server:
         except BaseException as exc:
             # That ends its own connection, and nothing else.
             if not (isinstance(exc, ConnectionClosed) and connection.session.phase_name != "OPEN"):
-                self.logger.error("connection handler failed", exc_info=exc)
+                self.logger.error("connection handler failed", exc_info=exc, extra=connection.log_fields())
             code, reason = 1011, "the handler failed"
         connection.close(code, reason)
 
