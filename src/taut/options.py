@@ -16,6 +16,7 @@ __all__ = [
     "check_count",
     "check_deflate",
     "check_number",
+    "check_one_of",
     "check_port",
     "check_rates",
     "check_sequence",
@@ -96,6 +97,13 @@ def check_choice(given: Sequence[str]) -> None:
     """Refuse options that exclude each other; ``given`` are the names of those that are there."""
     if len(given) > 1:
         raise ValueError(f"{' and '.join(given)} exclude each other")
+
+
+def check_one_of(name: str, value: object, allowed: Sequence[str]) -> None:
+    """Refuse what is none of these words."""
+    if value not in allowed:
+        wanted = " or ".join(map(repr, allowed))
+        raise (ValueError if isinstance(value, str) else TypeError)(f"{name} must be {wanted}, not {value!r}")
 
 
 def check_ssl(value: object, name: str = "ssl") -> None:

@@ -99,6 +99,41 @@ async def test_what_counts_as_an_address(tcp: Driver) -> None:
         assert one != other
 
 
+@pytest.mark.parametrize(
+    ("prefix", "first", "same", "other"),
+    [
+        ((24, 64), "192.0.2.1", "::ffff:192.0.2.255", "192.0.3.1"),
+        ((20, 64), "192.0.16.1", "192.0.31.9", "192.0.32.1"),
+        ((1, 64), "1.2.3.4", "127.255.0.0", "128.0.0.1"),
+        ((32, 56), "2001:db8:0:ff00::1", "2001:db8:0:ffff::1", "2001:db8:0:fe00::1"),
+        ((32, 128), "2001:db8::1", "2001:db8:0::1", "2001:db8::2"),
+        ((32, 32), "2001:db8::", "2001:db8:ffff::", "32.1.13.184"),  # whose first four bytes are the same
+    ],
+)
+async def test_how_much_of_an_address_counts(
+    tcp: Driver, prefix: tuple[int, int], first: str, same: str, other: str
+) -> None:
+    async with tcp.serve(echo, max_connections_per_address=1, address_prefix=prefix) as server:
+        key = server.admission.enter((first, 1))
+        with pytest.raises(taut.InvalidMessage):
+            server.admission.enter((same, 2))
+        another = server.admission.enter((other, 3))
+        assert another is not None
+        assert another != key
+        server.admission.leave(key)
+        server.admission.leave(another)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [((32,), ValueError), ((0, 64), ValueError), ((33, 64), ValueError), ((32, 129), ValueError),
+     ((32, True), TypeError), ("64", TypeError), (24, TypeError), ((24.0, 64), TypeError), (None, TypeError)],
+)  # fmt: skip
+def test_wrong_prefixes_are_refused(value: Any, kind: type[Exception]) -> None:
+    with pytest.raises(kind, match=r"address_prefix must be two numbers of bits, .* not "):
+        taut.serve(echo, "127.0.0.1", 0, address_prefix=value)
+
+
 async def test_handshakes_in_flight(tcp: Driver) -> None:
     async with tcp.serve(echo, max_handshakes=1) as server, peer_of(server) as first:
         await first.made.wait()
@@ -142,10 +177,10 @@ async def test_in_a_flood_nobody_is_waited_for(tcp: Driver) -> None:
         socks = [socket.create_connection(server.sockets[0].getsockname()) for _ in range(300)]
         while server.stats.rejected.get("max_connections", 0) < 300:
             await asyncio.sleep(0.001)
-        assert len(server.admission._lingering) <= 64
+        assert len(server.admission._refusals) <= 64
         assert server.handshakes == 1
         await let_in(only)
-    assert not server.admission._lingering
+    assert not len(server.admission._refusals)
     for sock in socks:
         sock.close()
 
@@ -280,3 +315,39 @@ async def test_clients_have_rate_limits_as_well(tcp: Driver) -> None:
         assert received >= 10
         assert caught.value.code == 1008
         assert isinstance(caught.value.info.cause, taut.RateExceeded)
+
+
+async def test_connections_of_a_route(tcp: Driver) -> None:
+    """Each route by itself; whoever is refused, or gone, takes no place."""
+
+    def refuse(ws: taut.ServerConnection, request: taut.Request) -> taut.Response | None:
+        return ws.respond(403) if "refuse" in request.headers else None
+
+    router = taut.Router(max_connections=1)
+    router.add("/one/{name}", handler_of_a_route, process_request=refuse)
+    router.add("/other", echo)
+    router.add("/any", echo, max_connections=None)
+    async with tcp.serve(router) as server:
+        for _ in range(2):
+            with pytest.raises(taut.InvalidStatus) as caught:
+                await tcp.connect(server, "/one/a", additional_headers={"refuse": "yes"})
+            assert caught.value.response.status_code == 403
+            async with tcp.connect(server, "/one/a"), tcp.connect(server, "/other"), tcp.connect(server, "/any"):
+                with pytest.raises(taut.InvalidStatus) as caught:
+                    await tcp.connect(server, "/one/b")
+                assert caught.value.response.status_code == 503
+                assert caught.value.response.headers["Retry-After"] == "1"
+                async with tcp.connect(server, "/any"):
+                    pass
+            await until_empty(server)
+        assert server.stats.rejected == {"max_connections_of_route": 2}
+        assert not server.admission._by_route.total()
+
+
+async def handler_of_a_route(ws: taut.ServerConnection, name: str) -> None:
+    await ws.wait_closed()
+
+
+def test_a_wrong_limit_of_a_route_is_refused() -> None:
+    with pytest.raises(ValueError, match="max_connections must be a whole number, at least 1, or None"):
+        taut.Router(max_connections=0)

@@ -1,41 +1,37 @@
 """Who is let in: the limits on connections and opening handshakes, checked before anything is spent on a connection.
 
-``Server`` asks at three points: when a socket was accepted (``admits``, before TLS and before a byte is read), when
-trusted proxies have told who is behind them (``enter``), and when the connection is gone (``leave``).  How many there
-are is read off the server; what is counted here is what nobody else knows: connections by address, and the rate.
+``Server`` asks at four points: when a socket was accepted (``guard``, before TLS and before a byte is read), when
+trusted proxies have told who is behind them (``enter``), when it is known whose a connection is that is about to open
+(``open``), and when it is gone (``closed`` and ``leave``).  How many there are is read off the server; what is counted
+here is what nobody else knows: connections by address and by user, and the rate.
 
-Whoever is refused costs next to nothing: a prepared answer is written, and the socket is kept a moment for the client
-to read it, since closing with unread input resets the connection and the answer may be lost.  Only so many sockets are
-kept; in a flood the others are closed at once, as are those that wait for TLS, which no plain answer can precede.
+Whoever is refused at the first point costs next to nothing: a prepared answer, no more than so many times at once; with
+TLS, which no plain answer can precede, not even that.
 
-An address is a host of IPv4, or a /64 network of IPv6: the addresses within one are free for its owner to take.
+An address is a prefix of it: all of IPv4's, and a /64 network of IPv6, whose addresses are free for its owner to take.
 """
 
 from __future__ import annotations
 
-import asyncio
-import http
 import logging
 import socket
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidMessage
 from ..options import check_count, check_number
+from .refusing import Refusals
 from .trust import TrustedProxies
+from .users import UserKey, UserLimit, Users
 
 if TYPE_CHECKING:
+    from .connection import ServerConnection
+    from .routing import Route
     from .server import Server, serve
 
 __all__ = ["Admission", "Limits"]
 
-_LINGER = 1.0
-"""How long a refused client may take to read its answer (seconds)."""
-_LINGERING = 64
-"""How many refused clients at a time are given that time."""
-_DISCARDED = 1 << 16
-"""How much of what a refused client sends is read, and forgotten (bytes)."""
 _BURST = 5.0
 """How many seconds' worth of ``handshake_rate`` may come at once."""
 
@@ -43,14 +39,29 @@ _BURST = 5.0
 class Limits:
     """The limits of a server; ``serve`` says what each means. Raises ``TypeError`` or ``ValueError`` for wrong ones."""
 
-    __slots__ = ("handshake_rate", "max_connections", "max_connections_per_address", "max_handshakes")
+    __slots__ = (
+        "address_prefix",
+        "handshake_rate",
+        "max_connections",
+        "max_connections_per_address",
+        "max_connections_per_user",
+        "max_handshakes",
+        "user_key",
+        "user_policy",
+        "users",
+    )
 
     def __init__(
         self,
+        *,
         max_connections: int | None,
         max_connections_per_address: int | None,
+        max_connections_per_user: int | None,
         max_handshakes: int | None,
         handshake_rate: float | None,
+        address_prefix: Sequence[int],
+        user_key: Callable[[Any], UserKey | None] | None,
+        user_policy: str,
     ) -> None:
         check_count("max_connections", max_connections, least=1, optional=True)
         check_count("max_connections_per_address", max_connections_per_address, least=1, optional=True)
@@ -60,9 +71,30 @@ class Limits:
         self.max_connections_per_address = max_connections_per_address
         self.max_handshakes = max_handshakes
         self.handshake_rate = handshake_rate
+        self.address_prefix = _check_prefixes(address_prefix)
+        self.users = UserLimit(max_connections_per_user, user_key, user_policy)
+        self.max_connections_per_user = max_connections_per_user
+        self.user_key = user_key
+        self.user_policy = user_policy
 
-    def __bool__(self) -> bool:
-        return any(getattr(self, name) is not None for name in self.__slots__)
+    @property
+    def guards(self) -> bool:
+        """Whether there is a limit for connections that have just been accepted."""
+        limits = (self.max_connections, self.max_connections_per_address, self.max_handshakes, self.handshake_rate)
+        return any(limit is not None for limit in limits)
+
+
+def _check_prefixes(value: Any) -> tuple[int, int]:
+    """``address_prefix``: how many bits, of IPv4 and of IPv6."""
+    wanted = "address_prefix must be two numbers of bits, up to 32 for IPv4 and up to 128 for IPv6"
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+        raise TypeError(f"{wanted}, not {value!r}")
+    bits: list[Any] = list(value)  # pyright: ignore[reportUnknownArgumentType]
+    if any(isinstance(each, bool) or not isinstance(each, int) for each in bits):
+        raise TypeError(f"{wanted}, not {value!r}")
+    if len(bits) != 2 or not (1 <= bits[0] <= 32 and 1 <= bits[1] <= 128):
+        raise ValueError(f"{wanted}, not {value!r}")
+    return bits[0], bits[1]
 
 
 class Admission:
@@ -79,14 +111,16 @@ class Admission:
         rate = self._limits.handshake_rate
         self._tokens = self._size = 0.0 if rate is None else max(rate * _BURST, 1.0)
         self._filled_at = server.loop.time()
-        self._lingering: set[_Lingering] = set()
+        self._by_route: Counter[Route] = Counter()
+        self._users = Users(self._limits.users)
+        self._refusals = Refusals(server.loop)
 
     @property
     def is_needed(self) -> bool:
-        """Whether there is a limit at all."""
-        return bool(self._limits)
+        """Whether there is a limit for connections that have just been accepted."""
+        return self._limits.guards
 
-    # -- the three points --------------------------------------------------------------------------------------
+    # -- the four points --------------------------------------------------------------------------------------
 
     def guard(self, accepted: Callable[[socket.socket, Any], None]) -> Callable[[socket.socket, Any], None]:
         """``accepted`` for those that are let in; the others are answered, if they can be, and closed."""
@@ -123,6 +157,36 @@ class Admission:
             if not self._by_address[key]:
                 del self._by_address[key]
 
+    def open(self, connection: ServerConnection) -> None:
+        """Count this connection, which is about to open, by its route and its user, until ``closed`` is called.
+
+        Raises ``InvalidMessage`` with 503 when its route has too many; the rest is as for ``identify``.
+        """
+        route, most = _limited_route(connection)
+        if route is not None and self._by_route[route] >= most:
+            self._reject("max_connections_of_route", connection.remote_address)
+            raise InvalidMessage("too many connections", status=503)
+        self.identify(connection)
+        if route is not None:
+            self._by_route[route] += 1
+
+    def identify(self, connection: ServerConnection) -> None:
+        """Count this connection, of which it is known now whose it is, by its user, until ``closed`` is called.
+
+        Raises ``InvalidMessage`` with 429 when its user has too many, and ``TypeError`` when it is not known who that
+        is.
+        """
+        if not connection.closed and not self._users.enter(connection):
+            self._reject("max_connections_per_user", connection.remote_address)
+            raise InvalidMessage("too many connections of this user", status=429)
+
+    def closed(self, connection: ServerConnection) -> None:
+        """The byte stream of this connection is gone."""
+        self._users.leave(connection)
+        route, _ = _limited_route(connection)
+        if route is not None:
+            self._by_route[route] -= 1
+
     # -- the limits --------------------------------------------------------------------------------------------
 
     def _limit_reached(self) -> str | None:
@@ -146,13 +210,16 @@ class Admission:
             return None
         host = str(address[0]).partition("%")[0]  # pyright: ignore[reportUnknownArgumentType]
         try:
-            if ":" not in host:
-                return socket.inet_pton(socket.AF_INET, host)
-            packed = socket.inet_pton(socket.AF_INET6, host)
+            packed = socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
         except OSError:
             return None
-        # A socket for both families sees IPv4 as ::ffff:0:0/96.
-        return packed[12:] if packed.startswith(bytes(10) + b"\xff\xff") else packed[:8]
+        if packed.startswith(bytes(10) + b"\xff\xff"):  # a socket for both families sees IPv4 as ::ffff:0:0/96
+            packed = packed[12:]
+        family = b"4" if len(packed) == 4 else b"6"
+        whole, part = divmod(self._limits.address_prefix[family == b"6"], 8)
+        if not part:
+            return family + packed[:whole]
+        return family + packed[:whole] + bytes([packed[whole] & (0xFF00 >> part) & 0xFF])
 
     def _take_token(self) -> bool:
         now = self._server.loop.time()
@@ -167,10 +234,10 @@ class Admission:
 
     def _refuse(self, sock: socket.socket, address: Any, limit: str) -> None:
         self._reject(limit, address)
-        if self._secure or len(self._lingering) >= _LINGERING:
+        if self._secure:
             sock.close()
-            return
-        _Lingering(self._server.loop, sock, _ANSWERS[limit], self._lingering)
+        else:
+            self._refusals.refuse(sock, limit)
 
     def _reject(self, limit: str, address: Any) -> None:
         self.rejected[limit] += 1
@@ -180,61 +247,11 @@ class Admission:
 
     def close(self) -> None:
         """Keep nobody waiting any longer."""
-        for lingering in list(self._lingering):
-            lingering.end()
+        self._refusals.close()
 
 
-class _Lingering:
-    """A refused client that has its answer to read."""
-
-    __slots__ = ("_all", "_left", "_loop", "_sock", "_timer")
-
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, answer: bytes, everyone: set[_Lingering]
-    ) -> None:
-        self._loop = loop
-        self._sock = sock
-        self._all = everyone
-        self._left = _DISCARDED
-        try:
-            sock.send(answer)
-            sock.shutdown(socket.SHUT_WR)
-        except OSError:  # it is gone already
-            sock.close()
-            return
-        self._timer = loop.call_later(_LINGER, self.end)
-        loop.add_reader(sock.fileno(), self._readable)
-        everyone.add(self)
-
-    def _readable(self) -> None:
-        try:
-            data = self._sock.recv(4096)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:
-            data = b""
-        self._left -= len(data)
-        if not data or self._left < 0:
-            self.end()
-
-    def end(self) -> None:
-        """Close the connection."""
-        self._all.discard(self)
-        self._timer.cancel()
-        self._loop.remove_reader(self._sock.fileno())
-        self._sock.close()
-
-
-def _answer(status: http.HTTPStatus, retry_after: int) -> bytes:
-    return (
-        f"HTTP/1.1 {status.value} {status.phrase}\r\nRetry-After: {retry_after}\r\n"
-        "Connection: close\r\nContent-Length: 0\r\n\r\n"
-    ).encode()
-
-
-_ANSWERS = {
-    "max_connections": _answer(http.HTTPStatus.SERVICE_UNAVAILABLE, 5),
-    "max_connections_per_address": _answer(http.HTTPStatus.TOO_MANY_REQUESTS, 5),
-    "max_handshakes": _answer(http.HTTPStatus.SERVICE_UNAVAILABLE, 1),
-    "handshake_rate": _answer(http.HTTPStatus.SERVICE_UNAVAILABLE, 1),
-}
+def _limited_route(connection: ServerConnection) -> tuple[Route | None, int]:
+    """The route of this connection and how many it may have, if it has a limit."""
+    match = connection.match
+    most = None if match is None else match.route.terms.max_connections
+    return (None, 0) if match is None or most is None else (match.route, most)

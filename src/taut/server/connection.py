@@ -18,6 +18,7 @@ from ..protocol.session import Session
 from ..types import ConnectionOptions, Opcode, Request, Response
 from .handshake import plain_response
 from .trust import Proxied
+from .users import UserKey
 
 if TYPE_CHECKING:
     from .routing import Match, Route
@@ -34,7 +35,7 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 class ServerConnection(Connection):
     """What a handler is given: see ``Connection``."""
 
-    __slots__ = ("_head", "_listener", "_task", "admitted", "match", "principal", "proxied", "server")
+    __slots__ = ("_head", "_listener", "_task", "admitted", "match", "principal", "proxied", "server", "user")
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, options: ConnectionOptions, logger: logging.Logger, server: Server
@@ -44,7 +45,8 @@ class ServerConnection(Connection):
         self.principal: Any = None  # who is at the other end, once a hook has authenticated that
         self.proxied: Proxied | None = None  # what trusted proxies have said
         self.match: Match | None = None  # what the router has found
-        self.admitted: bytes | None = None  # what ``server.admission`` counts it under
+        self.admitted: bytes | None = None  # what ``server.admission`` counts it under, by its address
+        self.user: UserKey | None = None  # and by its user
         self._head: bytes | None = None
         self._listener: Listener | None = None
         self._task: asyncio.Task[Any] | None = None
@@ -150,8 +152,13 @@ class ServerConnection(Connection):
         except Exception as exc:
             self._handler_failed(exc)
 
+    def begin_close(self, code: int, reason: str) -> None:
+        """What ``close`` does, without waiting for the end."""
+        self._start_close(code, reason)
+
     def _lost(self, exc: BaseException | None) -> None:
         super()._lost(exc)
+        self.server.admission.closed(self)
         listener, self._listener = self._listener, None
         if listener is not None:
             try:

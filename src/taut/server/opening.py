@@ -242,6 +242,7 @@ class Opening(asyncio.Protocol):
             self.refuse(InvalidMessage("the server is shutting down", status=503))
             return
         head = encode_response(response)  # before anything is final: what a hook has made of it may be wrong
+        server.admission.open(connection)
         self._answered = True
         self._forget_deadline()
         self._task = None

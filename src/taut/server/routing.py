@@ -135,7 +135,7 @@ class Router:
 
     ``host``: for every route, such as "api.example.com" or "{tenant}.example.com"; None for any. ``options``: terms for
     every route that does not say otherwise: ``origins``, ``subprotocols``, ``select_subprotocol``, ``compression``,
-    ``process_request``, and everything in ``ConnectionOptions``.
+    ``process_request``, ``max_connections`` of each route, and everything in ``ConnectionOptions``.
 
     Raises ``TypeError`` or ``ValueError`` for a wrong argument.
     """

@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import ssl as ssl_module
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -37,6 +37,7 @@ from .terms import (
     check_subprotocols,
 )
 from .trust import Trusted, TrustedProxies, check_proxy_protocol
+from .users import UserKey
 
 __all__ = ["Server", "serve", "unix_serve"]
 
@@ -265,10 +266,14 @@ class serve:  # used like a function, as in the websockets package
     ``trusted_proxies`` only. ``trusted_proxies``: addresses, networks, or "unix", whose Forwarded and X-Forwarded
     headers are believed as well.
 
-    ``max_connections``, ``max_connections_per_address`` (an IPv6 address counts as its /64 network), ``max_handshakes``
-    in flight, ``handshake_rate`` a second (5 seconds' worth may come at once): whoever is over one of these is answered
-    with 503, or 429 for the address, and Retry-After, before anything is read; with ``ssl`` just closed.
-    None for no limit.
+    ``max_connections``, ``max_connections_per_address`` (by the first ``address_prefix`` bits of IPv4 and of IPv6),
+    ``max_handshakes`` in flight, ``handshake_rate`` a second (5 seconds' worth may come at once): whoever is over one
+    of these is answered with 503, or 429 for the address, and Retry-After, before anything is read; with ``ssl`` just
+    closed. None for no limit.
+
+    ``max_connections_per_user``: by the ``principal`` that hooks have set, or what ``user_key(principal)`` makes of it,
+    None for one that is not counted. With ``user_policy`` "refuse", one more is answered with 429; with "replace", it
+    is opened, and the oldest is closed with 1008.
 
     ``open_timeout`` (10 s): for the header of the PROXY protocol, the TLS handshake and the opening handshake together.
     ``max_head`` (16384 bytes), ``max_headers`` (128): limits of the request. ``max_tls_handshakes`` (500): how many
@@ -303,8 +308,12 @@ class serve:  # used like a function, as in the websockets package
         max_tls_handshakes: int | None = 500,
         max_connections: int | None = None,
         max_connections_per_address: int | None = None,
+        max_connections_per_user: int | None = None,
         max_handshakes: int | None = None,
         handshake_rate: float | None = None,
+        address_prefix: Sequence[int] = (32, 64),
+        user_key: Callable[[Any], UserKey | None] | None = None,
+        user_policy: str = "refuse",
         proxy_protocol: bool = False,
         trusted_proxies: Iterable[Trusted] = (),
         backlog: int = 1024,
@@ -340,7 +349,16 @@ class serve:  # used like a function, as in the websockets package
         self.max_tls_handshakes = max_tls_handshakes
         self.trusted_proxies = TrustedProxies(trusted_proxies)
         self.proxy_protocol = check_proxy_protocol(proxy_protocol, self.trusted_proxies)
-        self.limits = Limits(max_connections, max_connections_per_address, max_handshakes, handshake_rate)
+        self.limits = Limits(
+            max_connections=max_connections,
+            max_connections_per_address=max_connections_per_address,
+            max_connections_per_user=max_connections_per_user,
+            max_handshakes=max_handshakes,
+            handshake_rate=handshake_rate,
+            address_prefix=address_prefix,
+            user_key=user_key,
+            user_policy=user_policy,
+        )
         self.backlog = int(check_number("backlog", backlog, above=0) or 0)
         self.reuse_port = reuse_port
         self.options: ConnectionOptions = connection_options(options)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeAlias
 
-from ..options import CONNECTION_OPTIONS, check_deflate, check_sequence, connection_options
+from ..options import CONNECTION_OPTIONS, check_count, check_deflate, check_sequence, connection_options
 from ..protocol.headers import is_token
 from ..types import ConnectionOptions, DeflateOptions, Request, Response
 from .connection import ServerConnection
@@ -33,7 +33,7 @@ ProcessResponse: TypeAlias = Callable[
 SelectSubprotocol: TypeAlias = Callable[[ServerConnection, Sequence[str]], str | None]
 Origins: TypeAlias = Sequence[str | re.Pattern[str] | None]
 
-_OWN = frozenset({"origins", "subprotocols", "select_subprotocol", "compression", "process_request"})
+_OWN = frozenset({"origins", "subprotocols", "select_subprotocol", "compression", "process_request", "max_connections"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,11 @@ class Terms:
     def process_request(self) -> ProcessRequest | None:
         """The hook of the route."""
         return self.own.get("process_request")
+
+    @property
+    def max_connections(self) -> int | None:
+        """How many open connections the route may have."""
+        return self.own.get("max_connections")
 
     def over(self, base: Terms) -> Terms:
         """These, and those of ``base`` where these say nothing."""
@@ -93,6 +98,9 @@ def route_terms(given: Mapping[str, Any]) -> Terms:
         if name in given:
             check_hook(name, given[name])
             own[name] = given[name]
+    if "max_connections" in given:
+        check_count("max_connections", given["max_connections"], least=1, optional=True)
+        own["max_connections"] = given["max_connections"]
     return Terms(own, options)
 
 

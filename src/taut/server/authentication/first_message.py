@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from ...errors import ConnectionClosed
+from ...errors import ConnectionClosed, InvalidMessage
 from ...options import check_count, check_number
 from ...types import CloseCode, Data
 from .checks import Check, check_function, is_coroutine_function, judge
@@ -83,6 +83,11 @@ class _Gate:
         except _TooLarge:
             failure = "the message is too large"
         if failure is None:
+            try:
+                ws.server.admission.identify(ws)
+            except InvalidMessage as exc:
+                await ws.close(CloseCode.TRY_AGAIN_LATER, str(exc))
+                return False
             return True
         await ws.close(_refuse(ws, failure))
         return False
