@@ -131,6 +131,17 @@ def test_7_1_5_an_empty_close_frame_is_1005_and_echoed_empty(client: bool) -> No
 
 
 @both_roles
+def test_7_1_5_a_close_frame_without_a_code_may_be_sent(client: bool) -> None:
+    session = new_session(client)
+    session.close_without_code()
+    session.close_without_code()
+    session.close(1011)
+    assert (session.phase_name, answers(session)) == ("CLOSE_SENT", [(CLOSE, b"")])
+    feed(session, (CLOSE, b""))
+    assert info(session) == CloseInfo(Initiator.LOCAL, 1005, "", clean=True)
+
+
+@both_roles
 def test_7_1_6_a_reason_is_utf8(client: bool) -> None:
     session = new_session(client)
     feed(session, (CLOSE, close_payload(1000, "ä€𝄞")))

@@ -344,3 +344,66 @@ def test_a_compressed_stream_abandoned_in_the_middle() -> None:
         session.unstream(take)
         feed(session, Frame(CONT, compress(b"rest")), Frame(TEXT, compress(b"rest"), rsv=RSV1))
         assert taken(session) == (["rest"] if take else ["ä" * 100 + "rest", "rest"])
+
+
+# -- a reader that passes everything on ------------------------------------------------------------------------
+
+
+@both_roles
+def test_what_is_at_hand_at_once_stays_whole(client: bool) -> None:
+    session = new_session(client)
+    session.stream_all()
+    feed(session, (TEXT, b"one"), (BINARY, b""), (TEXT, b"two"))
+    assert taken(session) == ["one", b"", "two"]
+
+
+@both_roles
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+def test_every_long_message_comes_in_parts_whatever_is_untaken(client: bool, opcode: int) -> None:
+    session = new_session(client)
+    session.stream_all()
+    feed(session, (opcode, b"whole"))
+    for _ in range(2):
+        data = frame(opcode, b"abcdef", key=peer_key(session))
+        session.receive_data(data[:-4])
+        session.receive_data(data[-4:-1])
+        session.receive_data(data[-1:])
+    whole, *rest = taken(session)
+    assert whole == ("whole" if opcode == TEXT else b"whole")
+    assert [(each.data, each.final) for each in rest] == [
+        (part if opcode == TEXT else part.encode(), final)
+        for part, final in [("ab", False), ("cde", False), ("f", True)] * 2
+    ]
+
+
+@both_roles
+def test_a_message_under_way_goes_on_in_parts(client: bool) -> None:
+    session = new_session(client)
+    feed(session, (TEXT, b"earlier"), (TEXT, "aä".encode()[:2], False))
+    session.stream_all()
+    assert session.take() == "earlier"
+    assert parts(session) == [("a", False)]
+    feed(session, (CONT, "ä".encode()[1:], False))
+    feed(session, (CONT, b""))
+    assert parts(session) == [("ä", False), ("", True)]
+
+
+@both_roles
+def test_a_small_bomb_passed_on_never_holds_more_than_the_limit_and_one_step(client: bool) -> None:
+    """A reader that takes parts may do without ``max_size``: what 64 KiB inflate to is not all there at a time."""
+    session = new_session(client, deflate=True, max_size=None, read_limit=1 << 16)
+    session.stream_all()
+    size = 64 << 20
+    bomb = deflater()(bytes(size))
+    data = frame(BINARY, bomb, rsv=RSV1, key=peer_key(session))
+    got, most, final = 0, 0, False
+    while data or len(session):
+        data = data[session.receive_data(data) :]
+        most = max(most, session.unread)
+        while (part := session.take()) is not None:
+            assert isinstance(part, Fragment) and isinstance(part.data, bytes)
+            got += len(part.data)
+            final = part.final
+    assert (got, final) == (size, True)
+    assert session.bytes_received == len(frame(BINARY, bomb, key=peer_key(session)))
+    assert 1 << 16 < most < 5 << 20

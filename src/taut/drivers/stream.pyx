@@ -357,6 +357,11 @@ cdef class StreamDriver(Sender):
         """Whether ``recv`` is called by ``recv_streaming``, which wants the parts of a message as they come."""
         self.taking_parts = taking
 
+    def deliver_parts(self):
+        """From now on ``recv`` gives what does not arrive at once in parts: ``Fragment``, for who passes them on."""
+        self.taking_parts = True
+        self.session.stream_all()
+
     cdef int _relieve(self) except -1:
         """Read on once enough has been taken, in a turn of the loop of its own."""
         if not self.resume_scheduled and self.session.inbox.size <= self.session.read_limit // 2:

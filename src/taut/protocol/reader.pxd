@@ -37,6 +37,7 @@ cdef class FrameReader:
     cdef bytearray control
 
     # A message taken in parts.
+    cdef bint streams_all
     cdef bint streaming
     cdef bint in_part
     cdef bint has_fragments

@@ -5,8 +5,9 @@
 violations go to the two hooks that ``session.Session`` fills in.  Payload is looked at as it arrives: nothing waits for
 the end of a frame, so that invalid text and oversized messages are refused at the first byte that proves them.
 
-A reader that wants a message in parts (``stream``) finds ``Fragment`` objects in the inbox while it lasts.  Once
-``ended`` is set, everything that arrives is ignored.
+A reader that wants a message in parts (``stream``) finds ``Fragment`` objects in the inbox while it lasts; one that
+wants every long message like that (``stream_all``) never makes this side hold more than the read limit and a read.
+Once ``ended`` is set, everything that arrives is ignored.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -35,6 +36,8 @@ cdef enum:
     DIRECT_READ = 1 << 14
     # Below this, a fragment costs more to read than it brings.
     SMALL_FRAGMENT = 64
+    # How much is inflated at a time for a reader that takes everything in parts: up to a thousand times as much.
+    INFLATE_STEP = 1 << 12
 
 cdef uint64_t NO_LIMIT = <uint64_t>-1
 
@@ -106,6 +109,14 @@ cdef class FrameReader:
                 step = <size_t>self.frame_left
             if self.first & CONTROL:
                 self._control_payload(data + used, step, now)
+            elif self.streams_all and self.compressed and step:
+                self._push_rest()
+                if self.inbox.size >= self.read_limit and not self.dropping:
+                    self.bytes_received -= size - used
+                    return used
+                if step > INFLATE_STEP:
+                    step = INFLATE_STEP
+                self._payload(data + used, step)
             else:
                 self._payload(data + used, step)
             used += step
@@ -212,6 +223,8 @@ cdef class FrameReader:
             and not self.streaming and self.assembly is None
         ):
             return self._whole_message(data, size)
+        if self.streams_all:
+            self.streaming = True
         offset = <size_t>((self.frame_size - self.frame_left) & 3)
         if self.assembly is None:
             self.assembly = Assembly(self.opcode == OP_TEXT)
@@ -359,6 +372,13 @@ cdef class FrameReader:
     def stream(self):
         """Deliver the message that is arriving, or the next one, in parts (``Fragment``) as they come."""
         if self.inbox.count == 0 and not self.streaming:
+            self.streaming = True
+            self._push_rest()
+
+    def stream_all(self):
+        """From now on deliver every message that is not at hand at once in parts (``Fragment``), as they come."""
+        self.streams_all = True
+        if self.assembly is not None:
             self.streaming = True
             self._push_rest()
 

@@ -53,4 +53,5 @@ cdef class Session(FrameReader):
     cdef bytes _ping_payload(self)
     cdef int _close_frame(self, bytes payload) except -1
     cdef int _move(self, int event) except -1
+    cdef int _begin_close(self, int code, str reason) except -1
     cdef int _write_close(self, int code, str reason) except -1

@@ -297,6 +297,13 @@ cdef class Session(FrameReader):
         """Start the closing handshake, or complete it where the peer has started it. Later calls do nothing."""
         if not valid_close_code(code):
             raise ValueError(f"close code must be 1000-1003, 1007-1014 or 3000-4999, not {code!r}")
+        self._begin_close(code, reason)
+
+    def close_without_code(self):
+        """The same, with a Close frame that carries nothing, as a proxy has to pass it on."""
+        self._begin_close(1005, "")
+
+    cdef int _begin_close(self, int code, str reason) except -1:
         if self.phase in (CLOSE_RECEIVED, FAILING):
             self.drained()
         elif self.phase == OPEN:
@@ -304,6 +311,7 @@ cdef class Session(FrameReader):
                 self.initiator = Initiator.LOCAL
             self._write_close(code, reason)
             self._move(CLOSES)
+        return 0
 
     cdef int _write_close(self, int code, str reason) except -1:
         cdef bytes payload = b""
