@@ -72,7 +72,7 @@ build: $(BUILT) ## Build the native modules in place
 demo: $(BUILT) ## Start the demonstration server, talk to it, and serve until interrupted (PORT=8765)
 	@exec $(BIN)/python -m taut.cli demo --port $(PORT)
 
-services: $(BUILT) $(TESTABLE) ## Start the real servers that the tests use (nginx, HAProxy, proxies, Node's ws), until interrupted
+services: $(BUILT) $(TESTABLE) ## Start the real servers that the tests use (nginx, HAProxy, Chromium, proxies, Node's ws), until interrupted
 	@cd tests && exec $(abspath $(BIN))/python -m services start
 
 # --- Proof

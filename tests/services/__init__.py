@@ -1,4 +1,4 @@
-"""Real programs that taut is tested with: two kinds of proxies, two reverse proxies, and another WebSocket library.
+"""Real programs that taut is tested with: proxies, reverse proxies, a browser, another WebSocket library.
 
 Each is a fixture, started when the first test wants it and stopped at the end of the session.  They are known to every
 test (tests/conftest.py imports them).  A service that is not installed or does not start fails the tests that want it:
@@ -12,6 +12,7 @@ none is skipped.  ``make services`` installs what is missing, and starts all of 
 ``dante_auth``     SOCKS5 that insists on ``.username`` and ``.password`` (RFC 1929)
 ``node_ws``        an echo server on Node's ``ws``; ``.uri(deflate={}, ...)`` chooses what a connection does (echo.cjs)
 ``node_wss``       the same over TLS; ``certificates.trusting_context()`` trusts it
+``chromium``       a browser without a window: ``.devtools`` is where tests/browser.py drives it
 ``nginx``          a function: ``nginx(port, ...)`` is an ``Nginx`` in front of that port until the test is over
 ``haproxy``        the same with ``HAProxy``, which speaks the PROXY protocol
 =================  ==================================================================================================
@@ -28,6 +29,7 @@ from typing import Any
 
 import pytest
 
+from .chromium import Chromium
 from .haproxy import HAProxy
 from .nginx import Nginx
 from .node import NodeWs
@@ -35,12 +37,14 @@ from .processes import ServiceError
 from .proxies import Dante, Tinyproxy
 
 __all__ = [
+    "Chromium",
     "Dante",
     "HAProxy",
     "Nginx",
     "NodeWs",
     "ServiceError",
     "Tinyproxy",
+    "chromium",
     "dante",
     "dante_auth",
     "haproxy",
@@ -85,6 +89,12 @@ def node_ws() -> Iterator[NodeWs]:
 @pytest.fixture(scope="session")
 def node_wss() -> Iterator[NodeWs]:
     with NodeWs(tls=True) as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Chromium]:
+    with Chromium() as service:
         yield service
 
 

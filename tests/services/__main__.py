@@ -8,6 +8,7 @@ import subprocess
 import sys
 from contextlib import ExitStack
 
+from .chromium import Chromium
 from .haproxy import HAProxy
 from .install import NotInstalled, install
 from .nginx import Nginx
@@ -25,6 +26,7 @@ def start(stack: ExitStack) -> dict[str, Service]:
         "SOCKS proxy with a password": Dante(auth=True),
         "echo server": NodeWs(),
         "echo server with TLS": NodeWs(tls=True),
+        "browser, its debugging port": Chromium(),
     }
     for service in services.values():
         stack.enter_context(service)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import functools
+import hashlib
 import ssl
 from pathlib import Path
 
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 
 @functools.cache
@@ -28,3 +32,19 @@ def trusting_context() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     authority().configure_trust(context)
     return context
+
+
+def serving_context(*names: str) -> ssl.SSLContext:
+    """A context for servers, with a certificate for these names and the authority's behind it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    issued = authority().issue_cert(*names)
+    chain = [authority().cert_pem.bytes()]
+    trustme.LeafCert(issued.private_key_pem.bytes(), issued.cert_chain_pems[0].bytes(), chain).configure_cert(context)
+    return context
+
+
+def authority_pin() -> str:
+    """The SHA-256 of the authority's public key, in base64 (RFC 7469, section 2.4)."""
+    certificate = x509.load_pem_x509_certificate(authority().cert_pem.bytes())
+    key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return base64.b64encode(hashlib.sha256(key).digest()).decode()

@@ -24,6 +24,7 @@ PACKAGES = {
     "danted": "dante-server",
     "nginx": "nginx",
     "haproxy": "haproxy",
+    "chromium": "chromium",
     "node": "nodejs",
     "npm": "npm",
     "setpriv": "util-linux",
