@@ -79,6 +79,10 @@ class Facts:
             self._id = uuid.uuid4()
         return self._id
 
+    def is_named(self, name: uuid.UUID) -> bool:
+        """Whether this is its ``id``, which is not made for that."""
+        return self._id == name
+
     @property
     def request(self) -> Request | None:
         """The request of the opening handshake."""

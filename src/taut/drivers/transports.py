@@ -41,9 +41,16 @@ Accepted = Callable[[socket.socket, Any], None]
 
 
 class Accepting(Protocol):
-    """Something that accepts connections until it is closed."""
+    """Something that accepts connections until it is closed.
+
+    ``suspend``: accept none until ``resume``; ``RuntimeError`` where that cannot be done. ``finish``: accept those that
+    wait already, then close.
+    """
 
     def close(self) -> None: ...
+    def suspend(self) -> None: ...
+    def resume(self) -> None: ...
+    def finish(self) -> None: ...
 
 
 def watches_descriptors(loop: asyncio.AbstractEventLoop) -> bool:
@@ -153,10 +160,25 @@ async def accept_transports(
     sock.setblocking(False)
     sock.listen(backlog)
     if ssl is not None:
-        return await aiofastnet.create_server(
-            loop, factory, sock=sock, ssl=ssl, backlog=backlog, ssl_handshake_timeout=tls_timeout
+        return _Listener(
+            await aiofastnet.create_server(
+                loop, factory, sock=sock, ssl=ssl, backlog=backlog, ssl_handshake_timeout=tls_timeout
+            )
         )
-    return await loop.create_server(factory, sock=sock, backlog=backlog)
+    return _Listener(await loop.create_server(factory, sock=sock, backlog=backlog))
+
+
+class _Listener:
+    """A server of the event loop's own."""
+
+    def __init__(self, server: asyncio.AbstractServer) -> None:
+        self._server = server
+        self.close = self.finish = server.close
+
+    def suspend(self) -> None:
+        raise RuntimeError("this needs an event loop that can watch sockets, which this one cannot")
+
+    resume = suspend
 
 
 class _Acceptor:
@@ -173,20 +195,34 @@ class _Acceptor:
 
     def close(self) -> None:
         if self._fd >= 0:
-            self._loop.remove_reader(self._fd)
+            self.suspend()
             self._fd = -1
             self._sock.close()
+
+    def suspend(self) -> None:
+        self._loop.remove_reader(self._fd)
         if self._pause is not None:
             self._pause.cancel()
+            self._pause = None
 
-    def _accept(self) -> None:
+    def resume(self) -> None:
+        self._loop.add_reader(self._fd, self._accept)
+
+    def finish(self) -> None:
+        for _ in range(_ACCEPTS):
+            if self._fd < 0 or self._pause is not None or not self._accept():
+                break
+        self.close()
+
+    def _accept(self) -> bool:
+        """Accept what waits; True if there may be more."""
         for _ in range(_ACCEPTS):
             if self._fd < 0:
-                return
+                return False
             try:
                 sock, address = self._sock.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
+                return False
             except OSError as exc:
                 if exc.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                     raise
@@ -195,11 +231,12 @@ class _Acceptor:
                 )
                 self._loop.remove_reader(self._fd)
                 self._pause = self._loop.call_later(_RETRY, self._resume)
-                return
+                return False
             sock.setblocking(False)
             if self._is_tcp:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._accepted(sock, address)
+        return True
 
     def _resume(self) -> None:
         self._pause = None

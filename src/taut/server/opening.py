@@ -94,6 +94,9 @@ class Opening(asyncio.Protocol):
             return
         self._reading = False
         self.transport.pause_reading()
+        if self.server.draining and self._asks_for_websocket():
+            self._turn_away()
+            return
         trusted = self.server.trusted_proxies
         if trusted is not None and not self._look_behind_proxies(trusted):
             return
@@ -238,8 +241,8 @@ class Opening(asyncio.Protocol):
         if session is None:
             self._failed(RuntimeError("process_request answered 101, which is not its part: return None to accept"))
             return
-        if not server.is_serving():
-            self.refuse(InvalidMessage("the server is shutting down", status=503))
+        if server.draining or not server.is_serving():
+            self._turn_away()
             return
         head = encode_response(response)  # before anything is final: what a hook has made of it may be wrong
         server.admission.open(connection)
@@ -249,6 +252,7 @@ class Opening(asyncio.Protocol):
         server.opening_done(self)
         self.transport.write(head)
         server.connections_open.add(connection)
+        server.count_changed()
         server.tally.accepted += 1
         connection.begin(self.transport, session, self._target())
         early = self._handshake.remaining + self._early
@@ -272,6 +276,23 @@ class Opening(asyncio.Protocol):
         if logger.isEnabledFor(logging.INFO):
             logger.info("opening handshake refused: %s", exc, extra=self.connection.log_fields())
         self._refuse_with(refusal(exc))
+
+    def turn_away(self) -> None:
+        """The server is draining: answer with 503 if it is known that this is about WebSocket, else when it is."""
+        if not self._reading and not self._answered and self._asks_for_websocket():
+            self._turn_away()
+
+    def _asks_for_websocket(self) -> bool:
+        """Whether the complete request is for WebSocket; a health check is not, and is answered as ever."""
+        return "websocket" in self._handshake.request.headers.get("Upgrade", "").lower()
+
+    def _turn_away(self) -> None:
+        exc, plan = InvalidMessage("the server is shutting down", status=503), self.server.plan
+        self.server.logger.info("opening handshake refused: %s", exc)
+        response = refusal(exc)
+        if plan is not None:
+            response.headers["Retry-After"] = plan.retry_header()
+        self._refuse_with(response)
 
     def _failed(self, exc: Exception) -> None:
         self.server.logger.error("opening handshake failed", exc_info=exc, extra=self.connection.log_fields())

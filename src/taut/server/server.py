@@ -22,6 +22,7 @@ from ..types import ConnectionOptions, DeflateOptions
 from .admission import Admission, Limits
 from .arriving import Arrivals
 from .connection import Handler, ServerConnection, check_handler
+from .lifecycle import Lifecycle
 from .listening import AddressInfo, bind_all, bind_unix, check_address, port_of, printable
 from .opening import Opening
 from .routing import Route, Router
@@ -44,11 +45,11 @@ __all__ = ["Server", "serve", "unix_serve"]
 _SERVER_HEADER = f"taut/{__version__}"
 
 
-class Server:
+class Server(Lifecycle):
     """A running server. ``serve`` makes it; ``async with serve(...) as server`` closes it at the end."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, settings: serve) -> None:
-        self.loop = loop
+        super().__init__(loop)
         self.handler = settings.handler
         self.router = settings.router
         self.options = settings.options
@@ -62,6 +63,8 @@ class Server:
         self.deflate = settings.deflate
         self.contexts = contexts_of(loop)
         self.server_header = settings.server_header
+        self.patience = settings.options.close_timeout
+        """How long handlers may take to return, and then to be cancelled, once their connections are closed."""
         self.open_timeout = settings.open_timeout
         self.max_head = settings.max_head
         self.max_headers = settings.max_headers
@@ -74,7 +77,6 @@ class Server:
         self.admission = Admission(self, settings)
         self.tally = Tally()
         self._settings = settings
-        self._listening: list[Accepting] = []
         self._sockets: tuple[socket.socket, ...] = ()
         self._closing: asyncio.Task[None] | None = None
         self._closed: asyncio.Future[None] = loop.create_future()
@@ -105,6 +107,7 @@ class Server:
     def connection_done(self, connection: ServerConnection) -> None:
         """The connection is closed and its handler has returned."""
         self.connections_open.discard(connection)
+        self.count_changed()
         self.admission.leave(connection.admitted)
         connection.admitted = None
         if isinstance(connection.session.cause, RateExceeded):
@@ -145,7 +148,7 @@ class Server:
 
     def accept_from(self, accepting: Accepting) -> None:
         """Something accepts connections for this server; it is closed together with it."""
-        self._listening.append(accepting)
+        self.listening.append(accepting)
 
     @property
     def sockets(self) -> tuple[socket.socket, ...]:
@@ -184,7 +187,7 @@ class Server:
 
     def is_serving(self) -> bool:
         """Whether connections are accepted."""
-        return self._closing is None and bool(self._listening)
+        return self._closing is None and bool(self.listening)
 
     async def serve_forever(self) -> None:
         """Serve until cancelled, or until the server is closed from elsewhere. Cancelling it closes the server."""
@@ -205,6 +208,7 @@ class Server:
         if not valid_close_code(code):
             raise ValueError(f"code must be 1000-1003, 1007-1014 or 3000-4999, not {code}")
         if self._closing is None:
+            self.closing.set_result(None)
             self._closing = self.loop.create_task(self._close(close_connections, code, reason))
 
     async def wait_closed(self) -> None:
@@ -212,7 +216,7 @@ class Server:
         await asyncio.shield(self._closed)
 
     async def _close(self, close_connections: bool, code: int, reason: str) -> None:
-        for listening in self._listening:
+        for listening in self.listening:
             listening.close()
         for sock in self._sockets:
             sock.close()
@@ -232,11 +236,11 @@ class Server:
                 self.logger.error("closing a connection failed", exc_info=failure)
         tasks = [task for connection in connections if (task := connection.handler_task) is not None]
         if tasks:
-            _, pending = await asyncio.wait(tasks, timeout=self.options.close_timeout)
+            _, pending = await asyncio.wait(tasks, timeout=self.patience)
             for task in pending:
                 task.cancel()
             if pending:
-                _, pending = await asyncio.wait(pending, timeout=self.options.close_timeout)
+                _, pending = await asyncio.wait(pending, timeout=self.patience)
             if pending:
                 self.logger.error("%d handlers go on although they were cancelled", len(pending))
         if self._no_openings is not None:

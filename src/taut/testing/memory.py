@@ -45,10 +45,10 @@ class MemoryServer(Server):
         """Connect a client, given as any asyncio protocol, and return its transport.
 
         ``secure``: let the server see a connection with TLS. ``address``: what it sees as the client's address. Raises
-        ``ConnectionRefusedError`` once the server is closed.
+        ``ConnectionRefusedError`` once the server is closed, and while it is suspended: nothing waits in memory.
         """
-        if not self.is_serving():
-            raise ConnectionRefusedError("the server in memory is closed")
+        if not self.is_serving() or self.suspended:
+            raise ConnectionRefusedError(f"the server in memory is {'suspended' if self.suspended else 'closed'}")
         server_extra: dict[str, Any] = {"peername": address, "sockname": "server"}
         client_extra: dict[str, Any] = {"peername": "server", "sockname": address}
         if secure:
@@ -69,6 +69,9 @@ class _NoListener:
     """In memory nothing has to be accepted: clients come through ``MemoryServer.accept``."""
 
     def close(self) -> None: ...
+    def suspend(self) -> None: ...
+    def resume(self) -> None: ...
+    def finish(self) -> None: ...
 
 
 class _ReportingConnection(ServerConnection):
