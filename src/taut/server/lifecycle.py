@@ -44,8 +44,7 @@ class Lifecycle:
         """How the server is drained, None while it is not."""
         self.listening: list[Accepting] = []
         self._drains = 0
-        self.suspended = False
-        """Whether no connection is accepted until ``resume``."""
+        self._suspended = False
         self._waiting: list[tuple[Callable[[int], bool], asyncio.Future[None]]] = []
 
     # -- ready or not ------------------------------------------------------------------------------------------
@@ -53,12 +52,17 @@ class Lifecycle:
     @property
     def ready(self) -> bool:
         """Whether new connections are welcome: False while suspended, and once a drain or a close has begun."""
-        return self.is_serving() and self.plan is None and not self.suspended
+        return self.is_serving() and self.plan is None and not self._suspended
 
     @property
     def draining(self) -> bool:
         """Whether new connections are refused with 503, because a drain has begun."""
         return self.plan is not None
+
+    @property
+    def suspended(self) -> bool:
+        """Whether new connections wait until ``resume``."""
+        return self._suspended
 
     def suspend(self) -> None:
         """Stop accepting connections; those that are there go on, handshakes included.
@@ -71,7 +75,7 @@ class Lifecycle:
             raise RuntimeError("the server is draining")
         for listening in self.listening:
             listening.suspend()
-        self.suspended = True
+        self._suspended = True
 
     def resume(self) -> None:
         """Accept connections again, after ``suspend``, or after a drain that was cancelled.
@@ -90,8 +94,8 @@ class Lifecycle:
             raise RuntimeError("the server does not listen any more")
 
     def _accept_again(self) -> None:
-        if self.suspended:
-            self.suspended = False
+        if self._suspended:
+            self._suspended = False
             for listening in self.listening:
                 listening.resume()
 
@@ -138,7 +142,7 @@ class Lifecycle:
             if plan.keep_listening:
                 self._accept_again()
             else:
-                self.suspended = False
+                self._suspended = False
                 listening, self.listening = self.listening, []
                 for each in listening:
                     each.finish()
@@ -152,7 +156,7 @@ class Lifecycle:
 
     async def serve_until_signal(
         self,
-        signals: Iterable[int] = _SIGNALS,
+        signals: Iterable[int] | None = None,
         *,
         drain: float = 30.0,
         spread: float | None = None,
@@ -161,10 +165,10 @@ class Lifecycle:
         retry_after: float | None = 1.0,
         keep_listening: bool = True,
     ) -> int | None:
-        """Serve until SIGTERM or SIGINT arrives, drain, and return the signal; None if the server was closed otherwise.
+        """Serve until SIGTERM or SIGINT, drain, and return the signal; None if the server was closed otherwise.
 
-        ``signals``: which ones. ``drain`` (seconds): the ``timeout`` of the drain; the others are those of ``drain``. A
-        second signal closes the server at once, a third drops what is left. The handlers of signals that were
+        ``signals``: others than these. ``drain`` (seconds): the ``timeout`` of the drain; the rest are its arguments as
+        well. A second signal closes the server at once, a third drops what is left. The handlers of signals that were
         there before are put back at the end. Raises ``RuntimeError`` outside of the main thread. Cancelling it closes
         the server.
         """
@@ -176,7 +180,9 @@ class Lifecycle:
             retry_after=retry_after,
             keep_listening=keep_listening,
         )
-        return await serve_until_signal(cast("Server", self), check_signals(signals), plan)
+        return await serve_until_signal(
+            cast("Server", self), check_signals(_SIGNALS if signals is None else signals), plan
+        )
 
     # -- who is connected --------------------------------------------------------------------------------------
 
