@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections import Counter
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, cast
 
 from ..protocol.session import Session
 from ..types import CloseInfo, ConnectionOptions, Request, Response, State
 
-__all__ = ["FACTS", "Facts", "Stats"]
+__all__ = ["FACTS", "Facts", "Stats", "add_totals"]
 
 FACTS = ("_id", "_peer", "_request", "_response", "logger", "opened_at", "options", "subprotocol")
 """The slots that a class needs to be told about by ``Facts``."""
+TOTALS = ("messages_received", "messages_sent", "bytes_received", "bytes_sent")
+"""What of ``Stats`` only grows, and can be added up over connections."""
 _NO_SLOTS: tuple[str, ...] = ()  # beside a driver, which is compiled, no base may have any
 
 
@@ -210,6 +213,12 @@ class Facts:
             }
             | {name: getattr(stats, name) for name in _COUNTED},
         )
+
+
+def add_totals(sums: Counter[str], stats: Stats) -> None:
+    """Add what a connection has counted to ``sums``, by name."""
+    for name in TOTALS:
+        sums[name] += getattr(stats, name)
 
 
 _COUNTED = tuple(field.name for field in fields(Stats))

@@ -5,6 +5,18 @@ Each way has a module of its own, and costs nothing until it is used.  They are 
 
 from __future__ import annotations
 
+from .health import health_routes, metrics_routes
 from .logs import JSONFormatter
+from .metrics import PrometheusMetrics, expose
+from .snapshots import merge, retired, snapshot
 
-__all__ = ["JSONFormatter"]
+__all__ = [
+    "JSONFormatter",
+    "PrometheusMetrics",
+    "expose",
+    "health_routes",
+    "merge",
+    "metrics_routes",
+    "retired",
+    "snapshot",
+]

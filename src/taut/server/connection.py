@@ -141,6 +141,9 @@ class ServerConnection(Connection):
 
     def _control_events(self, events: list[tuple[int, bytes, float]]) -> None:
         super()._control_events(events)
+        for _, _, round_trip in events:
+            if round_trip >= 0:
+                self.server.tally.round_trips.observe(round_trip)
         if self._listener is None:
             return
         try:

@@ -45,6 +45,7 @@ class Opening(asyncio.Protocol):
         "_handshake",
         "_reading",
         "_rules",
+        "_started",
         "_task",
         "connection",
         "server",
@@ -63,6 +64,7 @@ class Opening(asyncio.Protocol):
         self._answered = False
         self._deadline: asyncio.TimerHandle | None = None
         self._begun_at: float | None = None
+        self._started = 0.0
         self.connection = server.new_connection()
 
     def go_on_from(self, begun_at: float, proxied: Proxied | None) -> None:
@@ -75,10 +77,11 @@ class Opening(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = self.connection.transport = cast(asyncio.Transport, transport)
         self.server.openings.add(self)
-        timeout = self.server.open_timeout
+        timeout, loop = self.server.open_timeout, self.server.loop
+        now = loop.time()
+        begun_at = now if self._begun_at is None else self._begun_at
+        self._started = time.monotonic() - (now - begun_at)  # the clock of uvloop is too coarse to measure with
         if timeout is not None:
-            loop = self.server.loop
-            begun_at = loop.time() if self._begun_at is None else self._begun_at
             self._deadline = loop.call_at(begun_at + timeout, self._timed_out, timeout)
 
     def data_received(self, data: bytes) -> None:
@@ -254,6 +257,7 @@ class Opening(asyncio.Protocol):
         server.connections_open.add(connection)
         server.count_changed()
         server.tally.accepted += 1
+        server.tally.handshake_times.observe(time.monotonic() - self._started)
         connection.begin(self.transport, session, self._target())
         early = self._handshake.remaining + self._early
         if early:

@@ -106,7 +106,10 @@ class Server(Lifecycle):
 
     def connection_done(self, connection: ServerConnection) -> None:
         """The connection is closed and its handler has returned."""
-        self.connections_open.discard(connection)
+        with self.tally.lock:
+            if connection in self.connections_open:
+                self.connections_open.remove(connection)
+                self.tally.connection_done(connection)
         self.count_changed()
         self.admission.leave(connection.admitted)
         connection.admitted = None

@@ -1,12 +1,28 @@
-"""What a server has done so far: ``ServerStats``, and the counters that it is made of."""
+"""What a server has done so far: ``ServerStats``, and the counters that it is made of.
+
+What a connection has moved is counted by its own session, in native code, and added here once: when it is done.
+Whoever wants totals adds those of the connections that are open.  They may ask from another thread, so a connection
+leaves the one place and enters the other under ``lock``: no total ever goes backwards.
+"""
 
 from __future__ import annotations
 
+import threading
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-__all__ = ["ServerStats", "Tally"]
+from ..connection.facts import add_totals
+
+if TYPE_CHECKING:
+    from .connection import ServerConnection
+
+__all__ = ["Histogram", "ServerStats", "Tally"]
+
+_HANDSHAKES = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_ROUND_TRIPS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +45,58 @@ class ServerStats:
     rate_exceeded: int
 
 
-class Tally:
-    """Counters of one server."""
+class Histogram:
+    """How many values were at most as large as each bound, and not as the one before; the last count: beyond all."""
 
-    __slots__ = ("accepted", "answered", "failed", "rate_exceeded")
+    __slots__ = ("bounds", "counts", "sum")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count a value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+
+class Tally:
+    """Counters of one server.
+
+    ``closed``: connections by who ended them and their close code. ``moved``: by the name of the route, "" without, the
+    sums of what connections had counted when they were done. ``handshake_times``, ``round_trips``: in seconds.
+    """
+
+    __slots__ = (
+        "accepted",
+        "answered",
+        "closed",
+        "failed",
+        "handshake_times",
+        "lock",
+        "moved",
+        "rate_exceeded",
+        "round_trips",
+    )
 
     def __init__(self) -> None:
         self.accepted = 0
         self.answered: Counter[int] = Counter()
         self.failed = 0
         self.rate_exceeded = 0
+        self.closed: Counter[tuple[str, int]] = Counter()
+        self.moved: dict[str, Counter[str]] = {}
+        self.handshake_times = Histogram(_HANDSHAKES)
+        self.round_trips = Histogram(_ROUND_TRIPS)
+        self.lock = threading.Lock()
+
+    def connection_done(self, connection: ServerConnection) -> None:
+        """Take over what a connection has counted; under ``lock``, once."""
+        info = connection.close_info
+        if info is not None:
+            self.closed[info.initiator.value, info.code] += 1
+        route = connection.route
+        moved = self.moved.setdefault("" if route is None else route.name, Counter())
+        moved["connections"] += 1
+        add_totals(moved, connection.stats)
