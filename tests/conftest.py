@@ -9,9 +9,20 @@ import os
 import signal
 
 from hypothesis import HealthCheck, settings
-from services import chromium, dante, dante_auth, haproxy, nginx, node_ws, node_wss, tinyproxy, tinyproxy_auth
+from services import chromium, dante, dante_auth, haproxy, nginx, node_ws, node_wss, redis, tinyproxy, tinyproxy_auth
 
-__all__ = ["chromium", "dante", "dante_auth", "haproxy", "nginx", "node_ws", "node_wss", "tinyproxy", "tinyproxy_auth"]
+__all__ = [
+    "chromium",
+    "dante",
+    "dante_auth",
+    "haproxy",
+    "nginx",
+    "node_ws",
+    "node_wss",
+    "redis",
+    "tinyproxy",
+    "tinyproxy_auth",
+]
 
 settings.register_profile("default", max_examples=100, deadline=None)
 settings.register_profile(

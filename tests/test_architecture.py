@@ -73,7 +73,7 @@ THIRD_PARTIES = {
     "protocol": {"httptools", "isal", "zlib_ng"},
     "drivers": {"aiofastnet"},
     "client": {"python_socks"},
-    "server": {"jwt"},
+    "server": {"jwt", "redis"},
     "cli": {"prompt_toolkit", "uvloop"},
     "observability": {"prometheus_client"},
 }

@@ -55,6 +55,11 @@ def test_the_limits_of_admission_are_as_the_table_says() -> None:
     assert written == {name: defaults(taut.serve)[name] for name in names}
 
 
+def test_the_shared_limits_are_as_the_table_says() -> None:
+    written = {named(row[0])[0]: ast.literal_eval(named(row[1])[0]) for row in rows(section(LIMITS, "Shared limits"))}
+    assert written == defaults(taut.RedisLimits)
+
+
 def test_the_limits_of_clients_are_as_the_table_says() -> None:
     written = {named(row[0])[0]: ast.literal_eval(named(row[1])[0]) for row in rows(section(LIMITS, "Clients"))}
     known = CONNECT_DEFAULTS | defaults(taut.OfflineQueue) | defaults(taut.ReconnectPolicy)

@@ -113,7 +113,7 @@ RECORDS = [
     "SessionStats",
     "Stats",
 ]
-OPTIONS = ["Ack", "ConnectionOptions", "DeflateOptions", "OfflineQueue", "RateLimits", "ReconnectPolicy"]
+OPTIONS = ["Ack", "ConnectionOptions", "DeflateOptions", "OfflineQueue", "RateLimits", "ReconnectPolicy", "RedisLimits"]
 
 
 @pytest.mark.parametrize("name", [*OBJECTS, *RECORDS])

@@ -156,6 +156,8 @@ if __name__ == "__main__":
     given = json.loads(sys.argv[1])
     if "rate_limits" in given:
         given["rate_limits"] = taut.RateLimits(**given["rate_limits"])
+    if "shared_limits" in given:
+        given["shared_limits"] = taut.RedisLimits(**given["shared_limits"])
     import uvloop
 
     uvloop.run(_serve(given))

@@ -67,6 +67,7 @@ from .server.authentication import (
 from .server.connection import ServerConnection
 from .server.routing import Route, Router
 from .server.server import Server, serve, unix_serve
+from .server.shared import RedisLimits
 from .server.tally import ServerStats
 from .types import (
     Attempt,
@@ -136,6 +137,7 @@ __all__ = [
     "ReconnectFailed",
     "ReconnectPolicy",
     "RedirectError",
+    "RedisLimits",
     "Request",
     "Response",
     "Route",

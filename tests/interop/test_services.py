@@ -22,7 +22,7 @@ from services.processes import accepts
 pytestmark = pytest.mark.parametrize("loop_name", ["asyncio"])  # there is none in it
 
 TESTS = Path(__file__).resolve().parents[1]
-SERVICES = 9
+SERVICES = 10
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Real programs that taut is tested with: proxies, reverse proxies, a browser, another WebSocket library.
+"""Real programs that taut is tested with: proxies, reverse proxies, Redis, a browser, another WebSocket library.
 
 Each is a fixture, started when the first test wants it and stopped at the end of the session.  They are known to every
 test (tests/conftest.py imports them).  A service that is not installed or does not start fails the tests that want it:
@@ -15,6 +15,7 @@ none is skipped.  ``make services`` installs what is missing, and starts all of 
 ``chromium``       a browser without a window: ``.devtools`` is where tests/browser.py drives it
 ``nginx``          a function: ``nginx(port, ...)`` is an ``Nginx`` in front of that port until the test is over
 ``haproxy``        the same with ``HAProxy``, which speaks the PROXY protocol
+``redis``          a Redis of the test's own, at ``.url``; ``.end()`` and ``.restart()`` take what it knew from it
 =================  ==================================================================================================
 
 ``.log()`` is all that a service has written since it was started; it is shared by the tests of a session.  tinyproxy
@@ -35,6 +36,7 @@ from .nginx import Nginx
 from .node import NodeWs
 from .processes import ServiceError
 from .proxies import Dante, Tinyproxy
+from .redis import Redis
 
 __all__ = [
     "Chromium",
@@ -42,6 +44,7 @@ __all__ = [
     "HAProxy",
     "Nginx",
     "NodeWs",
+    "Redis",
     "ServiceError",
     "Tinyproxy",
     "chromium",
@@ -51,6 +54,7 @@ __all__ = [
     "nginx",
     "node_ws",
     "node_wss",
+    "redis",
     "tinyproxy",
     "tinyproxy_auth",
 ]
@@ -116,3 +120,9 @@ def haproxy() -> Iterator[Callable[..., HAProxy]]:
             return stack.enter_context(HAProxy(upstream, **options))
 
         yield start
+
+
+@pytest.fixture
+def redis() -> Iterator[Redis]:
+    with Redis() as service:
+        yield service

@@ -15,6 +15,7 @@ from .nginx import Nginx
 from .node import NodeWs
 from .processes import Service, ServiceError
 from .proxies import Dante, Tinyproxy
+from .redis import Redis
 
 
 def start(stack: ExitStack) -> dict[str, Service]:
@@ -27,6 +28,7 @@ def start(stack: ExitStack) -> dict[str, Service]:
         "echo server": NodeWs(),
         "echo server with TLS": NodeWs(tls=True),
         "browser, its debugging port": Chromium(),
+        "Redis": Redis(),
     }
     for service in services.values():
         stack.enter_context(service)

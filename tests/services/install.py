@@ -1,8 +1,8 @@
 """What the services are made of: which program is in which package of Debian, and Node's ``ws`` from npm.
 
-``install`` brings what is missing, and nothing is done twice.  nginx, HAProxy and Dante are packaged as daemons of the
-system; on a machine that runs systemd their units are masked before they are installed, so that nothing listens on a
-standard port because of us (``systemctl unmask nginx haproxy danted`` makes them usable).
+``install`` brings what is missing, and nothing is done twice.  nginx, HAProxy, Redis and Dante are packaged as daemons
+of the system; on a machine that runs systemd their units are masked before they are installed, so that nothing listens
+on a standard port because of us (``systemctl unmask nginx haproxy redis-server danted`` makes them usable).
 """
 
 from __future__ import annotations
@@ -25,12 +25,18 @@ PACKAGES = {
     "nginx": "nginx",
     "haproxy": "haproxy",
     "chromium": "chromium",
+    "redis-server": "redis-server",
     "node": "nodejs",
     "npm": "npm",
     "setpriv": "util-linux",
 }
 NSS_WRAPPER = "libnss-wrapper"
-DAEMONS = {"nginx": "nginx.service", "haproxy": "haproxy.service", "dante-server": "danted.service"}
+DAEMONS = {
+    "nginx": "nginx.service",
+    "haproxy": "haproxy.service",
+    "dante-server": "danted.service",
+    "redis-server": "redis-server.service",
+}
 
 _PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"))
 

@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidMessage
 from ..options import check_count, check_number
+from .bucket import TokenBucket
 from .refusing import Refusals
+from .shared import Ledger, RedisLimits, Sharing
 from .trust import TrustedProxies
 from .users import UserKey, UserLimit, Users
 
@@ -31,9 +33,6 @@ if TYPE_CHECKING:
     from .server import Server, serve
 
 __all__ = ["Admission", "Limits"]
-
-_BURST = 5.0
-"""How many seconds' worth of ``handshake_rate`` may come at once."""
 
 
 class Limits:
@@ -46,6 +45,7 @@ class Limits:
         "max_connections_per_address",
         "max_connections_per_user",
         "max_handshakes",
+        "shared_limits",
         "user_key",
         "user_policy",
         "users",
@@ -62,6 +62,7 @@ class Limits:
         address_prefix: Sequence[int],
         user_key: Callable[[Any], UserKey | None] | None,
         user_policy: str,
+        shared_limits: RedisLimits | None,
     ) -> None:
         check_count("max_connections", max_connections, least=1, optional=True)
         check_count("max_connections_per_address", max_connections_per_address, least=1, optional=True)
@@ -76,6 +77,11 @@ class Limits:
         self.max_connections_per_user = max_connections_per_user
         self.user_key = user_key
         self.user_policy = user_policy
+        if shared_limits is not None and not isinstance(shared_limits, RedisLimits):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"shared_limits must be RedisLimits or None, not {shared_limits!r}")
+        if shared_limits is not None and shared_limits.max_connections_per_user is not None and self.users.replaces:
+            raise ValueError("user_policy='replace' and max_connections_per_user of shared_limits exclude each other")
+        self.shared_limits = shared_limits
 
     @property
     def guards(self) -> bool:
@@ -109,11 +115,14 @@ class Admission:
         self._secure = settings.ssl is not None
         self._by_address: Counter[bytes] = Counter()
         rate = self._limits.handshake_rate
-        self._tokens = self._size = 0.0 if rate is None else max(rate * _BURST, 1.0)
-        self._filled_at = server.loop.time()
+        self._bucket = None if rate is None else TokenBucket(rate, server.loop.time())
         self._by_route: Counter[Route] = Counter()
         self._users = Users(self._limits.users)
         self._refusals = Refusals(server.loop)
+        self.sharing: Sharing | None = None
+        if (shared := self._limits.shared_limits) is not None:
+            ledger = Ledger(shared, server.loop, server.logger)
+            self.sharing = Sharing(shared, ledger, users=self._limits.users, address_key=self._key, reject=self._reject)
 
     @property
     def is_needed(self) -> bool:
@@ -127,7 +136,7 @@ class Admission:
 
         def guarded(sock: socket.socket, address: Any) -> None:
             limit = self._limit_reached() or self._limit_of(address)
-            if limit is None and self._limits.handshake_rate is not None and not self._take_token():
+            if limit is None and self._bucket is not None and not self._bucket.take(self._server.loop.time()):
                 limit = "handshake_rate"
             if limit is None:
                 accepted(sock, address)
@@ -170,6 +179,11 @@ class Admission:
         if route is not None:
             self._by_route[route] += 1
 
+    def leave_shared(self, connection: ServerConnection) -> None:
+        """This connection needs nothing any more of what is shared with other servers."""
+        if self.sharing is not None:
+            self.sharing.leave(connection)
+
     def identify(self, connection: ServerConnection) -> None:
         """Count this connection, of which it is known now whose it is, by its user, until ``closed`` is called.
 
@@ -183,6 +197,7 @@ class Admission:
     def closed(self, connection: ServerConnection) -> None:
         """The byte stream of this connection is gone."""
         self._users.leave(connection)
+        self.leave_shared(connection)
         route, _ = _limited_route(connection)
         if route is not None:
             self._by_route[route] -= 1
@@ -220,15 +235,6 @@ class Admission:
         if not part:
             return family + packed[:whole]
         return family + packed[:whole] + bytes([packed[whole] & (0xFF00 >> part) & 0xFF])
-
-    def _take_token(self) -> bool:
-        now = self._server.loop.time()
-        self._tokens = min(self._tokens + (now - self._filled_at) * (self._limits.handshake_rate or 0.0), self._size)
-        self._filled_at = now
-        if self._tokens < 1.0:
-            return False
-        self._tokens -= 1.0
-        return True
 
     # -- refusing ----------------------------------------------------------------------------------------------
 

@@ -35,7 +35,7 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 class ServerConnection(Connection):
     """What a handler is given: see ``Connection``."""
 
-    __slots__ = ("_head", "_listener", "_task", "admitted", "match", "principal", "proxied", "server", "user")
+    __slots__ = ("_head", "_listener", "_task", "admitted", "match", "principal", "proxied", "server", "shares", "user")
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, options: ConnectionOptions, logger: logging.Logger, server: Server
@@ -47,6 +47,7 @@ class ServerConnection(Connection):
         self.match: Match | None = None  # what the router has found
         self.admitted: bytes | None = None  # what ``server.admission`` counts it under, by its address
         self.user: UserKey | None = None  # and by its user
+        self.shares: tuple[str, ...] = ()  # what it has taken of the limits that are shared with other servers
         self._head: bytes | None = None
         self._listener: Listener | None = None
         self._task: asyncio.Task[Any] | None = None

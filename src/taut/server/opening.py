@@ -120,6 +120,7 @@ class Opening(asyncio.Protocol):
         self._cancel_hook()
         self.connection.transport = None
         self.server.admission.leave(self.connection.admitted)
+        self.server.admission.leave_shared(self.connection)
         self.server.opening_done(self)
 
     def _timed_out(self, timeout: float) -> None:
@@ -181,7 +182,11 @@ class Opening(asyncio.Protocol):
     async def _negotiate_with_hooks(self, answering: Coroutine[Any, Any, Response | None]) -> None:
         server, request = self.server, self._handshake.request
         try:
-            response = await answering or self._accept()
+            response = await answering
+            if response is None:
+                response = self._accept()
+                if server.admission.sharing is not None:
+                    await server.admission.sharing.open(self.connection)
             if server.process_response is not None:
                 revised = server.process_response(self.connection, request, response)
                 revised = await revised if inspect.isawaitable(revised) else revised

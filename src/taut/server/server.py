@@ -26,6 +26,7 @@ from .lifecycle import Lifecycle
 from .listening import AddressInfo, bind_all, bind_unix, check_address, port_of, printable
 from .opening import Opening
 from .routing import Route, Router
+from .shared import RedisLimits
 from .tally import ServerStats, Tally
 from .terms import (
     Origins,
@@ -59,7 +60,8 @@ class Server(Lifecycle):
         self.select_subprotocol = settings.select_subprotocol
         self.process_request = settings.process_request
         self.process_response = settings.process_response
-        self.has_hooks = settings.process_request is not None or settings.process_response is not None
+        hooks = (settings.process_request, settings.process_response, settings.limits.shared_limits)
+        self.has_hooks = any(hook is not None for hook in hooks)
         self.deflate = settings.deflate
         self.contexts = contexts_of(loop)
         self.server_header = settings.server_header
@@ -121,6 +123,8 @@ class Server(Lifecycle):
     async def start(self, sockets: Sequence[socket.socket]) -> None:
         """Accept connections on these sockets; ``serve`` calls it. Raises ``OSError`` when listening fails."""
         self._sockets = tuple(sockets)
+        if self.admission.sharing is not None:
+            await self.admission.sharing.ledger.start()
         settings = self._settings
         for sock in sockets:
             if watches_descriptors(self.loop):
@@ -248,6 +252,8 @@ class Server(Lifecycle):
                 self.logger.error("%d handlers go on although they were cancelled", len(pending))
         if self._no_openings is not None:
             await self._no_openings
+        if self.admission.sharing is not None:
+            await self.admission.sharing.ledger.close()
         if not self._closed.done():
             self._closed.set_result(None)
 
@@ -280,7 +286,7 @@ class serve:  # used like a function, as in the websockets package
 
     ``max_connections_per_user``: by the ``principal`` that hooks have set, or what ``user_key(principal)`` makes of it,
     None for one that is not counted. With ``user_policy`` "refuse", one more is answered with 429; with "replace", it
-    is opened, and the oldest is closed with 1008.
+    is opened, and the oldest is closed with 1008. ``shared_limits``: ``RedisLimits`` for several servers together.
 
     ``open_timeout`` (10 s): for the header of the PROXY protocol, the TLS handshake and the opening handshake together.
     ``max_head`` (16384 bytes), ``max_headers`` (128): limits of the request. ``max_tls_handshakes`` (500): how many
@@ -321,6 +327,7 @@ class serve:  # used like a function, as in the websockets package
         address_prefix: Sequence[int] = (32, 64),
         user_key: Callable[[Any], UserKey | None] | None = None,
         user_policy: str = "refuse",
+        shared_limits: RedisLimits | None = None,
         proxy_protocol: bool = False,
         trusted_proxies: Iterable[Trusted] = (),
         backlog: int = 1024,
@@ -365,6 +372,7 @@ class serve:  # used like a function, as in the websockets package
             address_prefix=address_prefix,
             user_key=user_key,
             user_policy=user_policy,
+            shared_limits=shared_limits,
         )
         self.backlog = int(check_number("backlog", backlog, above=0) or 0)
         self.reuse_port = reuse_port

@@ -84,7 +84,10 @@ class _Gate:
             failure = "the message is too large"
         if failure is None:
             try:
-                ws.server.admission.identify(ws)
+                admission = ws.server.admission
+                if admission.sharing is not None:
+                    await admission.sharing.identify(ws)
+                admission.identify(ws)
             except InvalidMessage as exc:
                 await ws.close(CloseCode.TRY_AGAIN_LATER, str(exc))
                 return False
