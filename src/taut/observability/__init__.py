@@ -5,6 +5,7 @@ Each way has a module of its own, and costs nothing until it is used.  They are 
 
 from __future__ import annotations
 
+from .dump import dump_connections, dump_on_signal
 from .health import health_routes, metrics_routes
 from .logs import JSONFormatter
 from .metrics import PrometheusMetrics, expose
@@ -13,6 +14,8 @@ from .snapshots import merge, retired, snapshot
 __all__ = [
     "JSONFormatter",
     "PrometheusMetrics",
+    "dump_connections",
+    "dump_on_signal",
     "expose",
     "health_routes",
     "merge",
