@@ -27,6 +27,7 @@ import taut
 import taut.observability
 import taut.sync
 import taut.testing
+import taut.workers
 from taut.client.options import ConnectArguments
 from taut.options import CONNECTION_OPTIONS
 
@@ -84,7 +85,13 @@ def read_reference() -> dict[str, Entry]:
 
 
 ENTRIES = read_reference()
-MODULES = {"": taut, "observability.": taut.observability, "sync.": taut.sync, "testing.": taut.testing}
+MODULES = {
+    "": taut,
+    "observability.": taut.observability,
+    "sync.": taut.sync,
+    "testing.": taut.testing,
+    "workers.": taut.workers,
+}
 """By what stands before their names in the reference."""
 NOT_API = {named(row[0])[0]: set(named(row[1])) for row in rows(ENTRIES["## Not part of the API"].lines)}
 
@@ -99,7 +106,7 @@ def test_the_reference_has_every_public_name_and_no_other() -> None:
 
 
 # What is made by taut and looked at, or used, by a program.
-OBJECTS = ["Connection", "ServerConnection", "Server", "Router", "Listener", "Session", "Pool"]
+OBJECTS = ["Connection", "ServerCertificate", "ServerConnection", "Server", "Router", "Listener", "Session", "Pool"]
 RECORDS = [
     "Attempt",
     "CloseInfo",

@@ -64,6 +64,7 @@ from .server.authentication import (
     query_auth,
     subprotocol_auth,
 )
+from .server.certificate import ServerCertificate
 from .server.connection import ServerConnection
 from .server.routing import Route, Router
 from .server.server import Server, serve, unix_serve
@@ -143,6 +144,7 @@ __all__ = [
     "Route",
     "Router",
     "Server",
+    "ServerCertificate",
     "ServerConnection",
     "ServerStats",
     "Session",

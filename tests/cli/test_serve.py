@@ -42,7 +42,7 @@ def test_an_interrupt_closes_every_connection(start: Any, loop: str, number: int
         server.interrupt(number)
         with pytest.raises(ConnectionClosed):
             ws.recv(timeout=30)
-        assert ws.close_code == 1001
+        assert ws.close_code == 1012
     assert server.finish() == (0, "", "")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import taut
 
+from ..workers.loops import loop_factory
 from .terminal import CommandError, explain
 
 __all__ = ["authority", "interruptible", "listening", "loop_name", "run", "stop_event"]
@@ -23,15 +24,10 @@ def run(command: Callable[[], Coroutine[Any, Any, int]], *, uvloop: bool | None)
 
 
 def _loop_factory(wanted: bool | None) -> Callable[[], asyncio.AbstractEventLoop] | None:
-    if wanted is False:
-        return None
     try:
-        import uvloop  # noqa: PLC0415 - an extra, imported only where it is used
-    except ImportError:
-        if wanted:
-            raise CommandError(str(taut.MissingExtra("--uvloop", "uvloop")), status=2) from None
-        return None
-    return uvloop.new_event_loop
+        return loop_factory(wanted)
+    except taut.MissingExtra:
+        raise CommandError(str(taut.MissingExtra("--uvloop", "uvloop")), status=2) from None
 
 
 def loop_name() -> str:

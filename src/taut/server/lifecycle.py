@@ -99,6 +99,13 @@ class Lifecycle:
             for listening in self.listening:
                 listening.resume()
 
+    def hand_over(self) -> None:
+        """Close the listening sockets of this process; what waits in their queues is for others that have them open."""
+        self._suspended = False
+        listening, self.listening = self.listening, []
+        for each in listening:
+            each.close()
+
     # -- the end -----------------------------------------------------------------------------------------------
 
     async def drain(

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
-from ..options import check_port
+from ..options import check_port, check_sequence
 
 __all__ = ["AddressInfo", "bind_all", "bind_unix", "check_address", "port_of", "printable"]
 
@@ -17,13 +17,20 @@ AddressInfo: TypeAlias = tuple[int, int, int, str, Any]
 
 
 def check_address(
-    host: str | Sequence[str] | None, port: int | None, sock: socket.socket | None, path: str | os.PathLike[str] | None
+    host: str | Sequence[str] | None,
+    port: int | None,
+    sock: socket.socket | Sequence[socket.socket] | None,
+    path: str | os.PathLike[str] | None,
 ) -> None:
     """Refuse more than one way to say where to listen."""
     given = [name for name, value in [("host and port", host or port), ("sock", sock), ("path", path)] if value]
     if len(given) > 1:
         raise ValueError(f"only one of host and port, sock, path says where to listen, not {' and '.join(given)}")
     check_port(port)
+    if sock is not None and not isinstance(sock, socket.socket):
+        check_sequence("sock", sock, (socket.socket,))
+        if not sock:
+            raise ValueError("sock must be a bound socket, or at least one of them, not none")
 
 
 def bind_all(found: Iterable[AddressInfo], reuse_port: bool) -> list[socket.socket]:

@@ -264,8 +264,8 @@ class serve:  # used like a function, as in the websockets package
     ``handler``: a coroutine function called with each connection, which is closed with 1000 when it returns and with
     1011 when it raises; or a ``Listener`` subclass, of which one instance serves each connection; or a ``Router``.
     ``host``, ``port``: where to listen; ``host`` may be a sequence, None means all interfaces; port 0 lets the kernel
-    choose. ``sock``: a bound socket instead; ``path``: a Unix socket instead. ``reuse_port``, ``backlog``: of the
-    listening socket. ``ssl``: a server context for wss.
+    choose. ``sock``: a bound socket, or several, instead; ``path``: a Unix socket instead. ``reuse_port``,
+    ``backlog``: of the listening socket. ``ssl``: a server context for wss.
 
     ``origins``: who may connect from a browser: None for the same origin only, else exact origins, compiled patterns,
     or "*" for any. Requests without Origin always pass. ``subprotocols``: in order of preference;
@@ -304,7 +304,7 @@ class serve:  # used like a function, as in the websockets package
         host: str | Sequence[str] | None = None,
         port: int | None = None,
         *,
-        sock: socket.socket | None = None,
+        sock: socket.socket | Sequence[socket.socket] | None = None,
         path: str | os.PathLike[str] | None = None,
         ssl: ssl_module.SSLContext | None = None,
         origins: Origins | None = None,
@@ -341,8 +341,9 @@ class serve:  # used like a function, as in the websockets package
             self.router = handler
         else:
             self.handler = check_handler(handler)
-        self.host, self.port, self.sock, self.path = host, port, sock, path
+        self.host, self.port, self.path = host, port, path
         check_address(host, port, sock, path)
+        self.sockets = (sock,) if isinstance(sock, socket.socket) else tuple(sock or ())
         check_ssl(ssl)
         self.ssl = ssl
         self.origins = check_origins(origins)
@@ -394,8 +395,8 @@ class serve:  # used like a function, as in the websockets package
         return server
 
     async def _bind(self, loop: asyncio.AbstractEventLoop) -> list[socket.socket]:
-        if self.sock is not None:
-            return [self.sock]
+        if self.sockets:
+            return list(self.sockets)
         if self.path is not None:
             return [bind_unix(self.path)]
         hosts = [self.host] if self.host is None or isinstance(self.host, str) else list(self.host)

@@ -337,8 +337,8 @@ def unix_serve(handler: Handler, path: str | os.PathLike[str], **options: Any) -
 
 
 def _bind(settings: Settings) -> list[socket.socket]:
-    if settings.sock is not None:
-        return [settings.sock]
+    if settings.sockets:
+        return list(settings.sockets)
     if settings.path is not None:
         return [bind_unix(settings.path)]
     host, port = settings.host, settings.port or 0

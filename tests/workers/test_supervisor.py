@@ -1,0 +1,169 @@
+"""Workers are kept: started again when they end, replaced without a gap, and gone with the process above them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections import Counter
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+
+import pytest
+from supervised import Supervised, is_there, wait_until_gone
+
+import taut
+import taut.sync
+
+from .conftest import Start
+
+
+def processes_that_answer(server: Supervised, connections: int) -> Counter[int]:
+    """Which workers get so many connections."""
+    answers: Counter[int] = Counter()
+    for _ in range(connections):
+        with taut.sync.connect(server.uri) as ws:
+            ws.send("hello")
+            answers[int(str(ws.recv()).split()[0])] += 1
+    return answers
+
+
+def test_every_worker_serves(start: Start) -> None:
+    server = start("app:handler", "--port", "0", "--workers", "3")
+    workers = server.workers(3)
+    assert "(3 workers, uvloop; Ctrl-C stops it)" in server.wait_for("serving app:handler on ")[0].string
+    answers = processes_that_answer(server, 60)
+    assert answers.keys() == set(workers)
+    assert min(answers.values()) > 5  # of 20 that are to be expected
+    assert server.finish() == 0
+    assert not any(is_there(worker) for worker in workers)
+
+
+def test_a_worker_that_is_killed_is_started_again(start: Start) -> None:
+    server = start("app:handler", "--port", "0", "--workers", "2")
+    first = server.workers(2)
+    os.kill(first[0], signal.SIGKILL)
+    server.wait_for(rf"worker \d \({first[0]}\) was ended by SIGKILL")
+    (third,) = set(server.workers(3)) - set(first)
+    assert processes_that_answer(server, 30).keys() == {first[1], third}
+    # Its predecessor has not served for long, so that there is a pause now.
+    os.kill(third, signal.SIGKILL)
+    server.wait_for(r"worker \d starts again in 0\.5 s")
+    (fourth,) = set(server.workers(4)) - {*first, third}
+    assert processes_that_answer(server, 30).keys() == {first[1], fourth}
+    assert server.finish() == 0
+
+
+def test_a_worker_that_somebody_else_drains_is_replaced_at_once(start: Start) -> None:
+    server = start("app:handler", "--port", "0", "--workers", "1")
+    (first,) = server.workers()
+    os.kill(first, signal.SIGTERM)
+    second = server.workers(2)[1]
+    assert processes_that_answer(server, 1).keys() == {second}
+    assert server.finish() == 0
+
+
+CRASHING = "import os\nos._exit(7)\n"
+
+
+def test_it_gives_up_when_no_worker_ever_serves(start: Start, app: Path) -> None:
+    app.write_text(CRASHING)
+    server = start("app:handler", "--port", "0", "--workers", "2")
+    assert server.finish(None) == 1
+    assert len(server.wait_for(r"worker 0 \(\d+\) exited with status 7", 3)) == 3
+    assert server.text.endswith("taut serve: no worker has ever served, the last one exited with status 7\n")
+
+
+def test_a_worker_that_does_not_get_ready_is_killed(start: Start, app: Path) -> None:
+    app.write_text("import time\ntime.sleep(600)\n")
+    server = start("app:handler", "--port", "0", "--workers", "1", "--start-timeout", "0.1")
+    assert server.finish(None) == 1
+    assert "is not ready after 0.1 s: killed" in server.text
+
+
+def test_workers_end_with_the_process_above_them(start: Start) -> None:
+    server = start("app:handler", "--port", "0", "--workers", "2")
+    workers = server.workers(2)
+    with taut.sync.connect(server.uri) as ws:
+        ws.send("hello")
+        ws.recv()
+        server.popen.kill()
+        with pytest.raises(taut.ConnectionClosed):
+            ws.recv()
+        assert ws.close_code == 1012  # even so
+    for worker in workers:
+        wait_until_gone(worker)
+
+
+def test_a_reload_brings_new_code_and_loses_nobody(start: Start, app: Path) -> None:
+    """Under load: connections are opened all the time, and others that are open come back."""
+    server = start("app:handler", "--port", "0", "--workers", "2", "--drain", "5")
+    old = server.workers(2)
+    app.write_text(app.read_text().replace("{os.getpid()} {message}", "{os.getpid()} new {message}"))
+
+    reasons: list[object] = []
+    opened = 0
+
+    def left(reason: object, attempt: int) -> None:
+        reasons.append(reason)
+
+    async def stay(session: taut.Session, done: asyncio.Event) -> None:
+        """Ask again and again; a question whose connection is closed before the answer is asked once more."""
+        while not done.is_set():
+            await session.send("hello")
+            with suppress(TimeoutError):
+                async with asyncio.timeout(1):
+                    assert str(await session.recv()).endswith("hello")
+
+    async def come_and_go(done: asyncio.Event) -> None:
+        nonlocal opened
+        while not done.is_set():
+            try:
+                async with taut.connect(server.uri) as ws:
+                    opened += 1
+                    await ws.send("hello")
+                    await ws.recv()
+            except taut.ConnectionClosed as exc:
+                reasons.append(exc)
+
+    async def main() -> None:
+        done = asyncio.Event()
+        policy = taut.ReconnectPolicy(base_delay=0.01)
+        async with AsyncExitStack() as stack:
+            sessions = [
+                await stack.enter_async_context(taut.Session(server.uri, policy=policy, on_disconnect=left))
+                for _ in range(10)
+            ]
+            async with asyncio.TaskGroup() as group:
+                for session in sessions:
+                    group.create_task(stay(session, done))
+                for _ in range(3):
+                    group.create_task(come_and_go(done))
+                server.interrupt(signal.SIGHUP)
+                await asyncio.to_thread(server.wait_for, "reloaded")
+                for worker in old:
+                    await asyncio.to_thread(wait_until_gone, worker)
+                done.set()
+            for session in sessions:
+                await session.send("last")
+                while not str(answer := await session.recv()).endswith("last"):
+                    pass  # of a question that was given up
+                assert " new " in str(answer)
+
+    asyncio.run(main())
+    assert opened > 20
+    assert len(reasons) >= 10
+    assert {reason.code if isinstance(reason, taut.ConnectionClosed) else reason for reason in reasons} == {1012}
+    assert len(server.workers(4)) == 4
+    assert server.finish() == 0
+    assert "Traceback" not in server.text
+
+
+def test_a_reload_that_cannot_work_changes_nothing(start: Start, app: Path) -> None:
+    server = start("app:handler", "--port", "0", "--workers", "2")
+    workers = server.workers(2)
+    app.write_text("")
+    server.interrupt(signal.SIGHUP)
+    server.wait_for("the old workers stay: the new one, .*: app has no attribute 'handler'")
+    assert processes_that_answer(server, 20).keys() == set(workers)
+    assert server.finish() == 0
