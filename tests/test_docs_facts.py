@@ -14,6 +14,7 @@ from pages import BLOCKS, DOCS, PAGES, ROOT, named, prose, rows, section, tables
 from public import CONNECT_DEFAULTS, defaults
 
 import taut
+import taut.observability
 import taut.sync
 import taut.testing
 from taut.client.dialling.certificates import parse_pins

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 import secrets
 import ssl
 from typing import Any
@@ -362,10 +363,31 @@ async def test_the_server_restarts(chromium: Chromium) -> None:
         sockets = [await page.open(site.uri()) for _ in range(3)]
         for socket in sockets:
             await socket.opened()
-        site.server.close(code=1012, reason="back in a moment")
+        await site.server.drain(30, spread=0.1, reason="back in a moment", retry_after=2)
         for socket in sockets:
-            assert await socket.closed() == (1012, "back in a moment", True)
-        await site.server.wait_closed()
+            code, reason, clean = await socket.closed()
+            assert (code, clean) == (1012, True)
+            assert re.fullmatch(r"back in a moment retry-after=[1-3]\.\d\d", reason)
+
+
+async def test_pages_that_come_while_the_server_drains(chromium: Chromium) -> None:
+    """Are refused; those that are there stay until it is their turn."""
+    released = asyncio.Event()
+
+    async def handler(ws: taut.ServerConnection) -> None:
+        await released.wait()
+
+    async with website(handler) as site, browsing(chromium.devtools) as browser:
+        page = await browser.page(site.page())
+        socket = await page.open(site.uri())
+        await socket.opened()
+        drain = asyncio.ensure_future(site.server.drain(30, spread=0, retry_after=None))
+        assert await socket.closed() == (1012, "service restart", True)
+        late = await page.open(site.uri())
+        await late.failed()
+        assert site.refused == {503: 1}
+        released.set()
+        await drain
 
 
 # -- TLS -------------------------------------------------------------------------------------------------------
