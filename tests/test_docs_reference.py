@@ -106,7 +106,18 @@ def test_the_reference_has_every_public_name_and_no_other() -> None:
 
 
 # What is made by taut and looked at, or used, by a program.
-OBJECTS = ["Connection", "ServerCertificate", "ServerConnection", "Server", "Router", "Listener", "Session", "Pool"]
+OBJECTS = [
+    "Connection",
+    "ServerCertificate",
+    "ServerConnection",
+    "Server",
+    "Router",
+    "Listener",
+    "Middleware",
+    "Subprotocol",
+    "Session",
+    "Pool",
+]
 RECORDS = [
     "Attempt",
     "CloseInfo",
@@ -176,7 +187,7 @@ def test_the_reference_has_every_option_of_connect() -> None:
 
 def test_every_public_class_is_held_to_the_code_by_one_of_these_tests() -> None:
     errors = {name for name, value in CLASSES.items() if issubclass(value, taut.WebSocketException)}
-    apart = {"ClientConnection", "Headers"}
+    apart = {"ClientConnection", "JSONSubprotocol", "Headers"}
     assert set(CLASSES) == {*OBJECTS, *RECORDS, *OPTIONS, *MEMBERS, *errors, *apart}
 
 

@@ -24,6 +24,7 @@ from .errors import (
     ConnectionClosedError,
     ConnectionClosedOK,
     ConnectRefused,
+    DecodeError,
     DialError,
     InvalidHandshake,
     InvalidHeader,
@@ -34,6 +35,7 @@ from .errors import (
     InvalidUpgrade,
     InvalidURI,
     JournalError,
+    MessageRejected,
     MissingExtra,
     NegotiationError,
     OpenTimeout,
@@ -66,10 +68,12 @@ from .server.authentication import (
 )
 from .server.certificate import ServerCertificate
 from .server.connection import ServerConnection
+from .server.middleware import Middleware
 from .server.routing import Route, Router
 from .server.server import Server, serve, unix_serve
 from .server.shared import RedisLimits
 from .server.tally import ServerStats
+from .subprotocols import JSONSubprotocol, Subprotocol
 from .types import (
     Attempt,
     CloseCode,
@@ -103,6 +107,7 @@ __all__ = [
     "ConnectionClosedOK",
     "ConnectionOptions",
     "Data",
+    "DecodeError",
     "DeflateOptions",
     "DialError",
     "Headers",
@@ -116,9 +121,12 @@ __all__ = [
     "InvalidStatus",
     "InvalidURI",
     "InvalidUpgrade",
+    "JSONSubprotocol",
     "JournalError",
     "Listener",
     "Loss",
+    "MessageRejected",
+    "Middleware",
     "MissingExtra",
     "NegotiationError",
     "OfflineQueue",
@@ -152,6 +160,7 @@ __all__ = [
     "SessionStats",
     "State",
     "Stats",
+    "Subprotocol",
     "TLSError",
     "WebSocketException",
     "__version__",

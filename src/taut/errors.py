@@ -22,6 +22,7 @@ __all__ = [
     "ConnectionClosed",
     "ConnectionClosedError",
     "ConnectionClosedOK",
+    "DecodeError",
     "DialError",
     "InvalidHandshake",
     "InvalidHeader",
@@ -32,6 +33,7 @@ __all__ = [
     "InvalidURI",
     "InvalidUpgrade",
     "JournalError",
+    "MessageRejected",
     "MissingExtra",
     "NegotiationError",
     "OpenTimeout",
@@ -130,6 +132,28 @@ class RateExceeded(ProtocolError):
         super().__init__(f"more than {rate:g} {budget} per second (rate_limits)", 1008)
         self.budget = budget
         self.rate = rate
+
+
+class MessageRejected(ProtocolError):
+    """A message was refused: raise it in ``Middleware.message_in``, or in ``decode`` of a ``Subprotocol``.
+
+    The connection is failed with ``code``, which a Close frame may carry, and ``reason``, which the peer is told.
+    """
+
+    def __init__(self, reason: str, code: int = 1008) -> None:
+        super().__init__(reason, code)
+
+
+class DecodeError(MessageRejected):
+    """A message is not what ``subprotocol`` allows: malformed (``code`` 1007), or of the wrong kind (1003).
+
+    ``preview``: the beginning of the message, at most 64 characters or bytes. ``__cause__``: what ``decode`` raised.
+    """
+
+    def __init__(self, reason: str, code: int, subprotocol: str, preview: str | bytes) -> None:
+        super().__init__(reason, code)
+        self.subprotocol = subprotocol
+        self.preview = preview
 
 
 class ConcurrencyError(WebSocketException, RuntimeError):

@@ -37,6 +37,7 @@ class Endpoints:
             raise TypeError(
                 f"uri_or_factory must be a URI, connect(...), or a function that gives one of these, not {given!r}"
             )
+        self.settings.refuse_codecs("a session")
 
     async def next(self, attempt: int) -> Connecting:
         """What to open now; ``attempt``: for the function that is asked. Raises what it raises."""
@@ -51,6 +52,7 @@ class Endpoints:
 
     def _resolve(self, name: str, given: object) -> Connecting:
         if isinstance(given, Connecting):
+            given.options.refuse_codecs("a session")
             return given
         if not isinstance(given, str):
             raise TypeError(f"{name} must give a URI or connect(...), not {given!r}")

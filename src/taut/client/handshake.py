@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import os
+from typing import Any
 
 from ..errors import InvalidHandshake
 from ..protocol import deflate
@@ -15,6 +16,7 @@ from ..protocol.frames import MaskPool
 from ..protocol.handshake import check_response, extension_lines
 from ..protocol.http1 import ResponseReader, encode_request
 from ..protocol.session import Session
+from ..subprotocols import Subprotocol
 from ..types import BytesLike, Response
 from .redirects import Navigation
 
@@ -49,6 +51,11 @@ class ClientHandshake:
     def remaining(self) -> bytes:
         """What came behind a 101: the first bytes of the session."""
         return self._reader.remaining
+
+    @property
+    def codec(self) -> Subprotocol[Any] | None:
+        """The object that the subprotocol agreed on stands for, or else what the options name; None without."""
+        return self._options.codec_for(self.subprotocol)
 
     def feed(self, data: BytesLike) -> bool:
         """Take bytes from the server, and tell whether the response is complete; feed nothing more after that.

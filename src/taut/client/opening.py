@@ -11,6 +11,7 @@ import time
 from typing import Any, cast
 
 from ..connection import Connection
+from ..connection.filtering import Filter, Filtered
 from ..errors import ConnectError, InvalidHandshake
 from ..protocol.deflate import ContextPool
 from .dialling.certificates import check_pins
@@ -21,6 +22,17 @@ __all__ = ["ClientConnection", "Opening"]
 
 class ClientConnection(Connection):
     """What ``connect`` returns: see ``Connection``."""
+
+    __slots__ = ()
+
+    def pass_through(self, message_filter: Filter) -> None:
+        """Let messages pass through this from now on; only before the connection is open."""
+        self.message_filter = message_filter
+        self.__class__ = FilteredClientConnection  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class FilteredClientConnection(Filtered, ClientConnection):
+    """A connection on the client's side whose messages are decoded."""
 
     __slots__ = ()
 
@@ -91,6 +103,8 @@ class Opening(asyncio.Protocol):
         session = handshake.accept(self._contexts, time.monotonic())
         connection.subprotocol = handshake.subprotocol
         connection.record_handshake(handshake.request, handshake.response)
+        if (codec := handshake.codec) is not None:
+            connection.pass_through(Filter(codec))
         assert self.transport is not None  # set before any data can arrive
         connection.open(self.transport, session)
         self.done.set_result(None)

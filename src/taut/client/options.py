@@ -29,9 +29,10 @@ from ..options import (
     check_text,
     connection_options,
 )
-from ..protocol.headers import basic_authorization, is_token
+from ..protocol.headers import basic_authorization
 from ..protocol.http1 import encode_connect
 from ..protocol.uri import WebSocketURI
+from ..subprotocols import Offer, Subprotocol, check_codec, check_subprotocols
 from ..types import ConnectionOptions, DeflateOptions, Headers, HeadersLike, RateLimits
 from .dialling.certificates import parse_pins
 from .dialling.proxies import ProxyURL, need_socks, parse_proxies
@@ -62,7 +63,8 @@ class ConnectArguments(TypedDict, total=False):
     server_hostname: str | None
     pins: Sequence[str] | None
     origin: str | None
-    subprotocols: Sequence[str] | None
+    subprotocols: Sequence[str | Subprotocol[Any]] | None
+    codec: Subprotocol[Any] | None
     compression: str | DeflateOptions | None
     additional_headers: HeadersLike | None
     user_agent_header: str | None
@@ -111,7 +113,8 @@ class ConnectOptions:
     server_hostname: str | None = None
     pins: frozenset[tuple[str, bytes]] = frozenset()
     origin: str | None = None
-    subprotocols: tuple[str, ...] = ()
+    subprotocols: Offer = field(default_factory=Offer)
+    codec: Subprotocol[Any] | None = None
     deflate: DeflateOptions | None = field(default_factory=DeflateOptions)
     additional_headers: Headers = field(default_factory=Headers, repr=False)
     user_agent_header: str | None = USER_AGENT
@@ -126,6 +129,16 @@ class ConnectOptions:
     max_head: int = 16384
     max_headers: int = 128
     connection: ConnectionOptions = field(default_factory=ConnectionOptions)
+
+    def codec_for(self, subprotocol: str | None) -> Subprotocol[Any] | None:
+        """What encodes and decodes once this subprotocol is agreed on."""
+        return self.codec if subprotocol is None else self.subprotocols.codecs.get(subprotocol, self.codec)
+
+    def refuse_codecs(self, what: str) -> None:
+        """Raise ``TypeError`` where values cannot be encoded and decoded: what takes these options takes names only."""
+        for codec in (*self.subprotocols.codecs.values(), self.codec):
+            if codec is not None:
+                raise TypeError(f"{what} takes the names of subprotocols, and no objects that decode, not {codec!r}")
 
     @property
     def fixed_address(self) -> bool:
@@ -263,10 +276,8 @@ def _check_request(uri: WebSocketURI, given: Mapping[str, Any], record: dict[str
     for name in ("origin", "user_agent_header"):
         if record.get(name) is not None:
             check_text(name, record[name])
-    record["subprotocols"] = check_sequence("subprotocols", record.get("subprotocols"), (str,)) or ()
-    for subprotocol in record["subprotocols"]:
-        if not is_token(subprotocol):
-            raise ValueError(f"subprotocols must be HTTP tokens, not {subprotocol!r}")
+    record["subprotocols"] = check_subprotocols(record.get("subprotocols"))
+    record["codec"] = check_codec(record.get("codec"))
     record["additional_headers"] = Headers(record.get("additional_headers") or ())  # once: it may be an iterator
     cookies = record.get("cookies")
     if cookies is not None and not isinstance(cookies, CookieJar):

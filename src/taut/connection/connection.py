@@ -15,7 +15,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, cast
 
 from ..drivers.keepalive import unwatch, watch
@@ -23,6 +23,7 @@ from ..drivers.stream import StreamDriver
 from ..errors import closed_error
 from ..protocol.inbox import Fragment
 from ..protocol.session import Session, cut_reason, valid_close_code
+from ..subprotocols import Subprotocol
 from ..types import BytesLike, ConnectionOptions, Data, Opcode
 from .facts import FACTS, Facts
 from .fragments import Fragments, is_sendable, is_whole, send_fragments
@@ -73,6 +74,15 @@ class Connection(Facts, StreamDriver, asyncio.BufferedProtocol):
     def _address(self, name: str) -> Any:
         return None if self.transport is None else self.transport.get_extra_info(name)
 
+    @property
+    def codec(self) -> Subprotocol[Any] | None:
+        """What decodes the messages of this connection, and encodes what is sent; None without."""
+        return None if self.message_filter is None else self.message_filter.codec
+
+    def _taking(self, on_message: Callable[[Any, Any], object]) -> Callable[[Any, Any], object]:
+        """What a driver has to call so that ``on_message`` is called with what a handler would receive."""
+        return on_message
+
     # -- receiving ---------------------------------------------------------------------------------------------
 
     async def _recv_decoded(self, decode: bool) -> Data:
@@ -84,7 +94,7 @@ class Connection(Facts, StreamDriver, asyncio.BufferedProtocol):
     async def _recv_part(self) -> tuple[Data, bool]:
         self._take_parts(True)
         try:
-            part = cast("Data | Fragment", await self.recv())
+            part = cast("Data | Fragment", await super().recv())
         finally:
             self._take_parts(False)
         return (part.data, part.final) if isinstance(part, Fragment) else (part, True)
@@ -123,7 +133,7 @@ class Connection(Facts, StreamDriver, asyncio.BufferedProtocol):
                 await self.wait_closed()
                 raise closed_error(self._ending_info())
             if is_whole(message):
-                self.send_nowait(message, text=text, compress=compress)
+                super().send_nowait(message, text=text, compress=compress)
             else:
                 self.fragmenting = True
                 try:

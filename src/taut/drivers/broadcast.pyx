@@ -49,22 +49,62 @@ def broadcast(connections, message, *, text=None, bint raise_exceptions=False):
 
     ``text``: as in ``send``. Connections that are closing are passed over. One that is in the middle of a fragmented
     message misses this one, and one whose unsent bytes are over its ``outbox_limit`` is failed with 1008; with
-    ``raise_exceptions`` such losses are raised in one ExceptionGroup after all others were served. Raises TypeError
-    when the message is neither str nor bytes-like.
+    ``raise_exceptions`` such losses are raised in one ExceptionGroup after all others were served.
+
+    To connections with a codec, ``message`` is a value, which each codec encodes once; message hooks are called for
+    each connection. What a codec or a hook raises is raised after all others were served. Raises TypeError when the
+    message is neither str nor bytes-like and a connection has no codec.
     """
+    cdef list filtered = [], problems = []
+    if not isinstance(message, (str, bytes, bytearray, memoryview)):
+        filtered = list(connections)
+        for connection in filtered:
+            if (<Sender>connection).message_filter is None:
+                raise TypeError(f"a message must be str or bytes-like, not {type(message).__name__}")
+    else:
+        send_to_all(connections, message, text, filtered, problems)
+    if filtered:
+        send_filtered(filtered, message, text, problems)
+    if problems and raise_exceptions:
+        raise ExceptionGroup("broadcast did not reach every connection", problems)
+
+
+cdef int send_filtered(list connections, object value, object text, list problems) except -1:
+    """Let hooks and codecs make of the value what they make of it, and send that."""
+    cdef dict made = {}, groups = {}
+    cdef object fault = None
+    for connection in connections:
+        if connection.session.phase_name in ("CLOSE_SENT", "CLOSED"):
+            continue
+        try:
+            shared = connection.message_filter.shared(connection, value, made)
+        except Exception as exc:
+            fault = fault or exc
+            continue
+        if type(shared) is tuple:  # else it was dropped
+            groups.setdefault(id(shared), (shared, []))[1].append(connection)
+    for (message, is_text, _), members in groups.values():
+        send_to_all(members, message, text if is_text is None else is_text, None, problems)
+    if fault is not None:
+        raise fault
+    return 0
+
+
+cdef int send_to_all(connections, message, text, list filtered, list problems) except -1:
+    """Send a message to all; ``filtered`` takes those for which it is a value, where it is given."""
     cdef Sender driver
     cdef Session session
     cdef bytes payload, frame
     cdef dict frames = {}
-    cdef list problems = []
     cdef uint8_t opcode
-    if not isinstance(message, (str, bytes, bytearray, memoryview)):
-        raise TypeError(f"a message must be str or bytes-like, not {type(message).__name__}")
     payload = message.encode() if isinstance(message, str) else bytes(message)
     opcode = OP_TEXT if (isinstance(message, str) and text is not False) or text else OP_BINARY
     frame = frame_of(FIN | opcode, payload)
     for connection in connections:
         driver = connection
+        if driver.message_filter is not None and filtered is not None:
+            filtered.append(driver)
+            continue
         session = driver.session
         if session.phase == CLOSE_SENT or session.phase == CLOSED:
             continue
@@ -89,5 +129,4 @@ def broadcast(connections, message, *, text=None, bint raise_exceptions=False):
                 driver.send_frame_bytes(frame)
         except Exception as exc:
             problems.append(exc)
-    if problems and raise_exceptions:
-        raise ExceptionGroup("broadcast did not reach every connection", problems)
+    return 0

@@ -20,6 +20,7 @@ cdef class Sender(Receiver):
     cdef bint flush_scheduled
     cdef public bint fragmenting
     cdef readonly bint write_paused
+    cdef public object message_filter
 
     cdef int carry(self, object transport, Session session) except -1
     cdef int flush(self) except -1

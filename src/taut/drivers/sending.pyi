@@ -12,6 +12,7 @@ from .sockets import Receiver
 class Sender(Receiver):
     transport: asyncio.Transport | None
     fragmenting: bool
+    message_filter: Any
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None: ...
     @property
     def session(self) -> Session: ...

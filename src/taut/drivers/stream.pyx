@@ -119,6 +119,15 @@ cdef class StreamDriver(Sender):
         self.on_message = on_message
         self.carry(transport, session)
 
+    def listen(self, on_message):
+        """Hand over every message to ``on_message(driver, message)`` from now on, what is waiting first."""
+        self.on_message = on_message
+        self._after_read()
+        if self.transport is None:
+            self.on_message = None  # the connection is lost, and these were the last
+        elif self.read_paused:
+            self._relieve()
+
     # -- from the transport ------------------------------------------------------------------------------------
 
     cdef int get_read_buffer(self, uint8_t **data, size_t *size) except -1:

@@ -6,10 +6,11 @@ import asyncio
 import http
 import logging
 from collections.abc import Callable, Coroutine, Mapping
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..connection import Connection
+from ..connection.filtering import Filter, Filtered
 from ..errors import ConnectionClosed
 from ..listener import Listener
 from ..protocol.http1 import RequestReader, encode_request
@@ -35,7 +36,20 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 class ServerConnection(Connection):
     """What a handler is given: see ``Connection``."""
 
-    __slots__ = ("_head", "_listener", "_task", "admitted", "match", "principal", "proxied", "server", "shares", "user")
+    __slots__ = (
+        "_failures",
+        "_head",
+        "_listener",
+        "_locals",
+        "_task",
+        "admitted",
+        "match",
+        "principal",
+        "proxied",
+        "server",
+        "shares",
+        "user",
+    )
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, options: ConnectionOptions, logger: logging.Logger, server: Server
@@ -51,6 +65,8 @@ class ServerConnection(Connection):
         self._head: bytes | None = None
         self._listener: Listener | None = None
         self._task: asyncio.Task[Any] | None = None
+        self._locals: SimpleNamespace | None = None
+        self._failures: list[Exception] | None = None  # of a listener, for the middleware around it
 
     @property
     def request(self) -> Request | None:
@@ -82,6 +98,13 @@ class ServerConnection(Connection):
         """The parameters of the route's path and host, converted."""
         return _NOTHING if self.match is None else self.match.parameters
 
+    @property
+    def locals(self) -> Any:
+        """What hooks, middleware and the handler keep with the connection: a namespace, made when first asked for."""
+        if self._locals is None:
+            self._locals = SimpleNamespace()
+        return self._locals
+
     def _address(self, name: str) -> Any:
         if self.proxied is not None and self.transport is not None:
             said = self.proxied.remote if name == "peername" else self.proxied.local
@@ -92,6 +115,11 @@ class ServerConnection(Connection):
     def respond(self, status: http.HTTPStatus | int, text: str = "") -> Response:
         """A plain-text HTTP response, for ``process_request`` to refuse or answer a request with."""
         return plain_response(status, text)
+
+    def pass_through(self, message_filter: Filter) -> None:
+        """Let messages pass through this from now on; only before the connection is open."""
+        self.message_filter = message_filter
+        self.__class__ = FilteredServerConnection  # pyright: ignore[reportAttributeAccessIssue]
 
     # -- serving -----------------------------------------------------------------------------------------------
 
@@ -116,9 +144,29 @@ class ServerConnection(Connection):
         except Exception:
             self.open(transport, session)
             raise
-        session.observe_control(kind.on_ping is not Listener.on_ping or kind.on_pong is not Listener.on_pong)
-        self.open(transport, session, listener.on_message)
+        session.observe_control(_hears_control(kind))
+        self.open(transport, session, self._taking(listener.on_message))
         listener.on_open(self)
+
+    async def attend(self, kind: type[Listener]) -> None:
+        """Let a listener have the connection, which is open, until it is closed; raises what a callback raised."""
+        listener = kind()
+        failures = self._failures = []
+        self.session.observe_control(_hears_control(kind))
+        try:
+            listener.on_open(self)
+        except Exception as exc:
+            self._handler_failed(exc)
+        else:
+            self.listen(self._taking(listener.on_message))
+        if self.closed:
+            listener.on_close(self, self._ending_info())
+        else:
+            self._listener = listener
+            await self.wait_closed()
+        self._failures = None
+        if failures:
+            raise failures[0]
 
     def _handler_done(self, task: asyncio.Task[Any]) -> None:
         self._task = None
@@ -133,7 +181,9 @@ class ServerConnection(Connection):
 
     def _handler_failed(self, exc: BaseException) -> None:
         """A handler or a callback raised: that ends its own connection, and nothing else."""
-        if not (isinstance(exc, ConnectionClosed) and self.session.phase_name != "OPEN"):
+        if self._failures is not None and isinstance(exc, Exception):
+            self._failures.append(exc)
+        elif not (isinstance(exc, ConnectionClosed) and self.session.phase_name != "OPEN"):
             self._report(exc)
         self._start_close(1011, "the handler failed")
 
@@ -171,18 +221,28 @@ class ServerConnection(Connection):
                 self._report(failure)
         if self._task is None:
             self.server.connection_done(self)
-        elif self.options.cancel_on_close:
+        elif self.options.cancel_on_close and listener is None:
             self._task.cancel()
 
     @property
     def handler_task(self) -> asyncio.Task[Any] | None:
-        """The task that runs the handler; None once it has returned, and for a ``Listener``."""
+        """The task that runs the handler; None once it has returned, and for a ``Listener`` without middleware."""
         return self._task
 
     def cancel_handler(self) -> None:
         """End a handler that has not noticed that its connection is gone."""
         if self._task is not None:
             self._task.cancel()
+
+
+class FilteredServerConnection(Filtered, ServerConnection):
+    """A connection on the server's side whose messages are decoded, or pass through hooks."""
+
+    __slots__ = ()
+
+
+def _hears_control(kind: type[Listener]) -> bool:
+    return kind.on_ping is not Listener.on_ping or kind.on_pong is not Listener.on_pong
 
 
 def check_handler(handler: Handler | type[Listener]) -> Handler | type[Listener]:

@@ -11,8 +11,8 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, cast
 
 from ..errors import InvalidHandshake, InvalidMessage, OpenTimeout
 from ..listener import Listener
@@ -21,6 +21,7 @@ from ..protocol.http1 import encode_response
 from ..types import Response
 from .connection import Handler
 from .handshake import ServerHandshake
+from .middleware import shake_hands
 from .routing import Match, finish_answer
 from .terms import RouteRules
 from .trust import Proxied, TrustedProxies, proxied_by_request
@@ -103,11 +104,7 @@ class Opening(asyncio.Protocol):
         trusted = self.server.trusted_proxies
         if trusted is not None and not self._look_behind_proxies(trusted):
             return
-        if self.server.has_hooks:
-            self.connection.record_handshake(self._handshake.request)
-            self._task = self.server.loop.create_task(self._negotiate_with_hooks(self._ask_server()))
-        else:
-            self._negotiate()
+        self._negotiate()
 
     def eof_received(self) -> bool:
         return False
@@ -156,10 +153,14 @@ class Opening(asyncio.Protocol):
     def _negotiate(self) -> None:
         """Without hooks of the server nothing has to be waited for, except where a route has one."""
         self.connection.record_handshake(self._handshake.request)
+        loop = self.server.loop
+        if self.server.has_hooks:
+            self._task = loop.create_task(self._negotiate_with_hooks(self._answer_on_server))
+            return
         try:
             response = self._route()
             if response is None and self._asks_route():
-                self._task = self.server.loop.create_task(self._negotiate_with_hooks(self._ask_route()))
+                self._task = loop.create_task(self._negotiate_with_hooks(self._answer_on_route))
             else:
                 self._respond(response or self._accept())
         except InvalidHandshake as exc:
@@ -167,35 +168,34 @@ class Opening(asyncio.Protocol):
         except Exception as exc:
             self._failed(exc)
 
-    async def _ask_server(self) -> Response | None:
-        """What the hooks answer instead of opening a connection, that of the server first."""
-        hook, response = self.server.process_request, None
-        if hook is not None:
-            answer = hook(self.connection, self._handshake.request)
-            response = await answer if inspect.isawaitable(answer) else answer
-        if response is None:
-            response = self._route()
-        if response is None and self._asks_route():
-            response = await self._ask_route()
-        return response
-
-    async def _negotiate_with_hooks(self, answering: Coroutine[Any, Any, Response | None]) -> None:
-        server, request = self.server, self._handshake.request
+    async def _negotiate_with_hooks(self, answer: Callable[[], Awaitable[Response]]) -> None:
         try:
-            response = await answering
-            if response is None:
-                response = self._accept()
-                if server.admission.sharing is not None:
-                    await server.admission.sharing.open(self.connection)
-            if server.process_response is not None:
-                revised = server.process_response(self.connection, request, response)
-                revised = await revised if inspect.isawaitable(revised) else revised
-                response = response if revised is None else revised
-            self._respond(response)
+            self._respond(await answer())
         except InvalidHandshake as exc:
             self.refuse(exc)
         except Exception as exc:
             self._failed(exc)
+
+    async def _answer_on_server(self) -> Response:
+        """The answer, with what the server has to say: its middleware, its hooks, then the route."""
+        hooks = self.server.handshake_hooks
+        return await shake_hands(hooks, self.connection, self._handshake.request, self._answer_within)
+
+    async def _answer_within(self) -> Response:
+        server, connection, request = self.server, self.connection, self._handshake.request
+        response: Response | None = None
+        if server.process_request is not None:
+            answer = server.process_request(connection, request)
+            response = await answer if inspect.isawaitable(answer) else answer
+        if response is None:
+            response = self._route()
+        if response is None:
+            response = await (self._answer_on_route() if self._asks_route() else self._accept_shared())
+        if server.process_response is not None:
+            revised = server.process_response(connection, request, response)
+            revised = await revised if inspect.isawaitable(revised) else revised
+            response = response if revised is None else revised
+        return response
 
     # -- the route ---------------------------------------------------------------------------------------------
 
@@ -217,17 +217,33 @@ class Opening(asyncio.Protocol):
     def _asks_route(self) -> bool:
         """Whether the route has code of its own that answers the request, or may."""
         match = self.connection.match
-        return match is not None and (match.route.methods is not None or match.route.terms.process_request is not None)
+        if match is None:
+            return False
+        if match.route.methods is not None or match.route.terms.process_request is not None:
+            return True
+        return bool(self.server.passage(match.route).handshake_hooks)
 
-    async def _ask_route(self) -> Response | None:
+    async def _answer_on_route(self) -> Response:
+        """The answer of the route, with its middleware around it."""
+        hooks = self.server.passage(cast("Match", self.connection.match).route).handshake_hooks
+        return await shake_hands(hooks, self.connection, self._handshake.request, self._answer_of_route)
+
+    async def _answer_of_route(self) -> Response:
         match, request = cast("Match", self.connection.match), self._handshake.request
-        hook = match.route.terms.process_request
         if match.route.methods is None:
+            hook = match.route.terms.process_request
             ruling = None if hook is None else hook(self.connection, request)
-            return await ruling if inspect.isawaitable(ruling) else ruling
+            return (await ruling if inspect.isawaitable(ruling) else ruling) or await self._accept_shared()
         answer = match.route.target(self.connection, request, **match.parameters)
         answer = await answer if inspect.isawaitable(answer) else answer
         return finish_answer(request, answer)
+
+    async def _accept_shared(self) -> Response:
+        """Accept, unless there are too many on the servers that share their limits."""
+        response = self._accept()
+        if (sharing := self.server.admission.sharing) is not None:
+            await sharing.open(self.connection)
+        return response
 
     def _accept(self) -> Response:
         secure, host = self.transport.get_extra_info("sslcontext") is not None, None
@@ -247,7 +263,7 @@ class Opening(asyncio.Protocol):
         if self._answered or self.transport.is_closing():
             return
         if session is None:
-            self._failed(RuntimeError("process_request answered 101, which is not its part: return None to accept"))
+            self._failed(RuntimeError("a hook answered 101 by itself, which is not its part: let the server accept"))
             return
         if server.draining or not server.is_serving():
             self._turn_away()
@@ -263,17 +279,17 @@ class Opening(asyncio.Protocol):
         server.count_changed()
         server.tally.accepted += 1
         server.tally.handshake_times.observe(time.monotonic() - self._started)
-        connection.begin(self.transport, session, self._target())
+        match = connection.match
+        target = cast("Handler | type[Listener]", server.handler if match is None else match.route.target)
+        passage = server.passage(None if match is None else match.route)
+        if (message_filter := passage.filter_for(connection.subprotocol)) is not None:
+            connection.pass_through(message_filter)
+        connection.begin(self.transport, session, passage.around(target))
         early = self._handshake.remaining + self._early
         if early:
             connection.feed(early)
         if not connection.read_paused:  # what came early may be more than it takes unread
             self.transport.resume_reading()
-
-    def _target(self) -> Handler | type[Listener]:
-        """Who serves the connection."""
-        match = self.connection.match
-        return cast("Handler | type[Listener]", self.server.handler if match is None else match.route.target)
 
     # -- refusing ----------------------------------------------------------------------------------------------
 

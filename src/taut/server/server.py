@@ -8,7 +8,7 @@ import os
 import socket
 import ssl as ssl_module
 from collections.abc import Callable, Generator, Iterable, Sequence
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import Any
 
 from .._version import __version__
@@ -18,12 +18,14 @@ from ..errors import InvalidMessage, RateExceeded
 from ..listener import Listener
 from ..options import check_count, check_deflate, check_number, check_ssl, connection_options
 from ..protocol.session import valid_close_code
+from ..subprotocols import Subprotocol, check_codec, check_subprotocols
 from ..types import ConnectionOptions, DeflateOptions
 from .admission import Admission, Limits
 from .arriving import Arrivals
 from .connection import Handler, ServerConnection, check_handler
 from .lifecycle import Lifecycle
 from .listening import AddressInfo, bind_all, bind_unix, check_address, port_of, printable
+from .middleware import Layer, Passage, check_middleware, handshake_hooks
 from .opening import Opening
 from .routing import Route, Router
 from .shared import RedisLimits
@@ -36,7 +38,6 @@ from .terms import (
     SelectSubprotocol,
     check_hook,
     check_origins,
-    check_subprotocols,
 )
 from .trust import Trusted, TrustedProxies, check_proxy_protocol
 from .users import UserKey
@@ -60,8 +61,12 @@ class Server(Lifecycle):
         self.select_subprotocol = settings.select_subprotocol
         self.process_request = settings.process_request
         self.process_response = settings.process_response
+        self.middleware = settings.middleware
+        self.handshake_hooks = handshake_hooks(settings.middleware)
         hooks = (settings.process_request, settings.process_response, settings.limits.shared_limits)
-        self.has_hooks = any(hook is not None for hook in hooks)
+        self.has_hooks = bool(self.handshake_hooks) or any(hook is not None for hook in hooks)
+        self.codec = settings.codec
+        self._state: Any = SimpleNamespace() if settings.state is None else settings.state
         self.deflate = settings.deflate
         self.contexts = contexts_of(loop)
         self.server_header = settings.server_header
@@ -72,6 +77,7 @@ class Server(Lifecycle):
         self.max_headers = settings.max_headers
         self.trusted_proxies = settings.trusted_proxies or None
         self._rules: dict[Route, RouteRules] = {}
+        self._passages: dict[Route | None, Passage] = {}
         self.openings: set[Opening] = set()
         self._no_openings: asyncio.Future[None] | None = None
         self.connections_open: set[ServerConnection] = set()
@@ -95,6 +101,15 @@ class Server(Lifecycle):
         if rules is None:
             rules = self._rules[route] = route.terms.rules(self)
         return rules
+
+    def passage(self, route: Route | None) -> Passage:
+        """What connections to this route pass through; None for a server without a router."""
+        passage = self._passages.get(route)
+        if passage is None:
+            rules = self if route is None else self.rules_of(route)
+            layers = () if route is None else route.terms.middleware
+            passage = self._passages[route] = Passage(self.middleware, layers, rules.subprotocols, rules.codec)
+        return passage
 
     def opening_done(self, opening: Opening) -> None:
         """The connection is open, or it was refused and is gone."""
@@ -156,6 +171,11 @@ class Server(Lifecycle):
     def accept_from(self, accepting: Accepting) -> None:
         """Something accepts connections for this server; it is closed together with it."""
         self.listening.append(accepting)
+
+    @property
+    def state(self) -> Any:
+        """What the application keeps: the ``state`` that ``serve`` was given, or an empty namespace."""
+        return self._state
 
     @property
     def sockets(self) -> tuple[socket.socket, ...]:
@@ -268,11 +288,15 @@ class serve:  # used like a function, as in the websockets package
     ``backlog``: of the listening socket. ``ssl``: a server context for wss.
 
     ``origins``: who may connect from a browser: None for the same origin only, else exact origins, compiled patterns,
-    or "*" for any. Requests without Origin always pass. ``subprotocols``: in order of preference;
-    ``select_subprotocol(connection, offered)`` decides instead. ``compression``: "deflate", None, or a
+    or "*" for any. Requests without Origin always pass. ``subprotocols``: names and ``Subprotocol`` objects, in order
+    of preference; ``select_subprotocol(connection, offered)`` decides instead. ``codec``: a ``Subprotocol`` object that
+    encodes and decodes where none is agreed on. ``compression``: "deflate", None, or a
     ``DeflateOptions``.
     ``process_request(connection, request)`` may answer with a ``Response`` instead of opening a connection;
     ``process_response(connection, request, response)`` may change the response; both may be coroutine functions.
+    ``middleware``: layers around handshakes, handlers and messages, the outermost first: ``Middleware`` objects, or
+    coroutine functions of a connection and ``call_next``. ``state``: what the application keeps in ``server.state``,
+    an empty namespace by default.
     ``server_header``: the Server header, None for none. ``logger``: where to log, by default "taut.server".
 
     ``proxy_protocol``: True if every connection begins with the header of the PROXY protocol, which is accepted from
@@ -308,11 +332,14 @@ class serve:  # used like a function, as in the websockets package
         path: str | os.PathLike[str] | None = None,
         ssl: ssl_module.SSLContext | None = None,
         origins: Origins | None = None,
-        subprotocols: Sequence[str] | None = None,
+        subprotocols: Sequence[str | Subprotocol[Any]] | None = None,
         select_subprotocol: SelectSubprotocol | None = None,
+        codec: Subprotocol[Any] | None = None,
         compression: str | DeflateOptions | None = "deflate",
         process_request: ProcessRequest | None = None,
         process_response: ProcessResponse | None = None,
+        middleware: Sequence[Layer] | None = None,
+        state: Any = None,
         server_header: str | None = _SERVER_HEADER,
         logger: logging.Logger | str | None = None,
         open_timeout: float | None = 10.0,
@@ -355,6 +382,9 @@ class serve:  # used like a function, as in the websockets package
         self.deflate = check_deflate(compression)
         self.process_request = process_request
         self.process_response = process_response
+        self.codec = check_codec(codec)
+        self.middleware = check_middleware(middleware)
+        self.state = state
         self.server_header = server_header
         self.logger = logger if isinstance(logger, logging.Logger) else logging.getLogger(logger or "taut.server")
         self.open_timeout = check_number("open_timeout", open_timeout, above=0, optional=True)

@@ -8,10 +8,11 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, TypeAlias
 
 from ..options import CONNECTION_OPTIONS, check_count, check_deflate, check_sequence, connection_options
-from ..protocol.headers import is_token
+from ..subprotocols import Offer, Subprotocol, check_codec, check_subprotocols
 from ..types import ConnectionOptions, DeflateOptions, Request, Response
 from .connection import ServerConnection
 from .handshake import Rules
+from .middleware import Middleware, check_middleware
 
 __all__ = [
     "Origins",
@@ -22,7 +23,6 @@ __all__ = [
     "Terms",
     "check_hook",
     "check_origins",
-    "check_subprotocols",
     "route_terms",
 ]
 
@@ -33,7 +33,18 @@ ProcessResponse: TypeAlias = Callable[
 SelectSubprotocol: TypeAlias = Callable[[ServerConnection, Sequence[str]], str | None]
 Origins: TypeAlias = Sequence[str | re.Pattern[str] | None]
 
-_OWN = frozenset({"origins", "subprotocols", "select_subprotocol", "compression", "process_request", "max_connections"})
+_OWN = frozenset(
+    {
+        "codec",
+        "compression",
+        "max_connections",
+        "middleware",
+        "origins",
+        "process_request",
+        "select_subprotocol",
+        "subprotocols",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +53,8 @@ class RouteRules:
 
     options: ConnectionOptions
     origins: Origins | None
-    subprotocols: tuple[str, ...]
+    subprotocols: Offer
+    codec: Subprotocol[Any] | None
     select_subprotocol: SelectSubprotocol | None
     deflate: DeflateOptions | None
     server_header: str | None
@@ -67,9 +79,18 @@ class Terms:
         """How many open connections the route may have."""
         return self.own.get("max_connections")
 
+    @property
+    def middleware(self) -> tuple[Middleware, ...]:
+        """The layers of the route, the outermost first."""
+        layers: tuple[Middleware, ...] = self.own.get("middleware", ())
+        return layers
+
     def over(self, base: Terms) -> Terms:
-        """These, and those of ``base`` where these say nothing."""
-        return Terms({**base.own, **self.own}, {**base.options, **self.options})
+        """These, and those of ``base`` where these say nothing; the middleware of ``base`` is around that of these."""
+        own = {**base.own, **self.own}
+        if layers := base.middleware + self.middleware:
+            own["middleware"] = layers
+        return Terms(own, {**base.options, **self.options})
 
     def rules(self, server: Rules) -> RouteRules:
         """What counts for a route with these terms on ``server``."""
@@ -92,6 +113,10 @@ def route_terms(given: Mapping[str, Any]) -> Terms:
         own["origins"] = check_origins(given["origins"])
     if "subprotocols" in given:
         own["subprotocols"] = check_subprotocols(given["subprotocols"])
+    if "codec" in given:
+        own["codec"] = check_codec(given["codec"])
+    if "middleware" in given:
+        own["middleware"] = check_middleware(given["middleware"])
     if "compression" in given:
         own["deflate"] = check_deflate(given["compression"])
     for name in ("select_subprotocol", "process_request"):
@@ -114,12 +139,3 @@ def check_hook(name: str, value: object) -> None:
     """Refuse what cannot be called, and is not None."""
     if value is not None and not callable(value):
         raise TypeError(f"{name} must be callable or None, not {value!r}")
-
-
-def check_subprotocols(value: object) -> tuple[str, ...]:
-    """``value`` if it is a sequence of tokens, empty for None."""
-    subprotocols: tuple[str, ...] = check_sequence("subprotocols", value, (str,)) or ()
-    for subprotocol in subprotocols:
-        if not is_token(subprotocol):
-            raise ValueError(f"subprotocols must be HTTP tokens, not {subprotocol!r}")
-    return subprotocols

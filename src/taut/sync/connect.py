@@ -30,6 +30,7 @@ def connect(uri: str, **options: Unpack[ConnectArguments]) -> ClientConnection:
     stays open.
     """
     wanted = Connecting(uri, options)
+    wanted.options.refuse_codecs("the blocking API")
     connection = ClientConnection(wanted.options.connection, wanted.options.logger)
     thread = background()
     try:

@@ -322,6 +322,8 @@ def serve(
         **hooks,
         **options,
     )
+    for codec in settings.subprotocols.codecs.values():
+        raise TypeError(f"the blocking API takes the names of subprotocols, and no objects that decode, not {codec!r}")
     sockets = _bind(settings)
     try:
         return Server(handler, settings, sockets)
