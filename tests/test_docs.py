@@ -244,6 +244,28 @@ def test_the_example_of_json_rpc_answers_every_call(tmp_path: Path) -> None:
     assert rest == ["", ""]
 
 
+VISIT = """
+import asyncio, taut
+
+async def main():
+    async with taut.connect("ws://127.0.0.1:8765/rooms/kitchen") as ws:
+        print(await ws.recv())
+        await ws.send("hello")
+        print(await ws.recv())
+
+asyncio.run(main())
+"""
+
+
+def test_the_example_service_is_served_by_workers(tmp_path: Path) -> None:
+    command = ["-m", "taut", "serve", "service_app:make", "--factory", "--app-dir", str(EXAMPLES)]
+    with serving([*command, "--port", "0", "--workers", "2"], tmp_path, "stdout", r"on ws://127\.0\.0\.1:(\d+)/") as (
+        port,
+        _,
+    ):
+        assert re.fullmatch(r"visit 1 of kitchen, worker [01]\nhello\n", run(VISIT.replace("8765", port), tmp_path))
+
+
 @pytest.mark.parametrize("name", ["market_client.py", "chat_client.py", "jsonrpc_client.py"])
 def test_an_example_client_says_in_one_line_that_nobody_listens(name: str, tmp_path: Path) -> None:
     status, printed, problems = finish([str(EXAMPLES / name), "ws://127.0.0.1:1/"], tmp_path)
@@ -255,7 +277,7 @@ def test_every_example_is_tested_and_has_a_docstring() -> None:
     names = {path.name for path in EXAMPLES.glob("*.py")}
     kinds = ("chat", "echo", "jsonrpc")
     pairs = {f"{kind}_{side}.py" for kind in kinds for side in ("client", "server")}
-    assert names == pairs | {"listener_server.py", "market_client.py", "market_feed.py"}
+    assert names == pairs | {"listener_server.py", "market_client.py", "market_feed.py", "service_app.py"}
     readme = (ROOT / "README.md").read_text()
     assert set(re.findall(r"\(examples/(\w+\.py)\)", readme)) == names
     for name in names:

@@ -17,6 +17,7 @@ import taut
 import taut.observability
 import taut.sync
 import taut.testing
+import taut.workers
 from taut.client.dialling.certificates import parse_pins
 from taut.client.dialling.proxies import DEFAULT_PORTS, parse_proxies, proxies_from_environment
 from taut.client.outbox.outbox import LossKind

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import urllib.error
+import urllib.request
 from collections import Counter
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import pytest
+from commands import TIMEOUT
+from prometheus_client.parser import text_string_to_metric_families
 from supervised import Supervised, is_there, wait_until_gone
 
 import taut
@@ -166,4 +170,64 @@ def test_a_reload_that_cannot_work_changes_nothing(start: Start, app: Path) -> N
     server.interrupt(signal.SIGHUP)
     server.wait_for("the old workers stay: the new one, .*: app has no attribute 'handler'")
     assert processes_that_answer(server, 20).keys() == set(workers)
+    assert server.finish() == 0
+
+
+def fetch(url: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as exc:
+        with exc:
+            return exc.code, exc.read().decode()
+
+
+def values(text: str) -> dict[str, float]:
+    """What is counted, without regard to labels."""
+    found: Counter[str] = Counter()
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            found[sample.name] += sample.value  # type: ignore[assignment]
+    return dict(found)
+
+
+def test_metrics_are_those_of_all_workers_together(start: Start) -> None:
+    server = start("app:handler", "--port", "0", "--workers", "2", "--metrics-port", "0")
+    url = server.wait_for(r"metrics on (http://\S+)/metrics")[0][1]
+    first = server.workers(2)
+    assert len(processes_that_answer(server, 20)) == 2
+    with taut.sync.connect(server.uri):
+        counted = values(fetch(f"{url}/metrics")[1])
+        assert counted["taut_connections"] == 1
+    assert counted["taut_workers"] == 2
+    assert counted["taut_handshakes_total"] == 21
+    assert counted["taut_messages_received_total"] == 20
+    assert fetch(f"{url}/readyz") == (200, "ready\n")
+
+    server.interrupt(signal.SIGHUP)
+    server.wait_for("reloaded")
+    for worker in first:
+        server.wait_for(rf"worker \d \({worker}\), replaced, exited with status 0")
+    assert len(processes_that_answer(server, 20)) == 2
+    counted = values(fetch(f"{url}/metrics")[1])
+    assert counted["taut_messages_received_total"] == 40
+    assert counted["taut_worker_exits_total"] == 0
+
+    os.kill(server.workers(4)[3], signal.SIGKILL)
+    server.workers(5)
+    counted = values(fetch(f"{url}/metrics")[1])
+    assert counted["taut_messages_received_total"] == 40  # it was asked before
+    assert counted["taut_worker_exits_total"] == 1
+    assert server.finish() == 0
+
+
+@pytest.mark.parametrize("workers", [[], ["--workers", "1"]], ids=["alone", "worker"])
+def test_a_dump_of_connections(start: Start, workers: list[str]) -> None:
+    server = start("app:handler", "--port", "0", "--metrics-port", "0", *workers)
+    url = server.wait_for(r"metrics on (http://\S+)/metrics")[0][1]
+    with taut.sync.connect(server.uri) as ws:
+        server.interrupt(signal.SIGUSR1)
+        server.wait_for(str(ws.local_address[1]))
+        assert values(fetch(f"{url}/metrics")[1])["taut_connections"] == 1
+        assert fetch(f"{url}/healthz") == (200, "ok\n")
     assert server.finish() == 0

@@ -79,10 +79,13 @@ def _plan(arguments: argparse.Namespace) -> Plan:
             uvloop=arguments.uvloop,
             log_format=arguments.log_format,
             log_level=arguments.log_level or ("warning" if arguments.echo else "info"),
+            metrics_port=arguments.metrics_port,
+            metrics_host=arguments.metrics_host,
             options=serve_options(arguments),
         )
-    except taut.MissingExtra:
-        raise CommandError(str(taut.MissingExtra("--uvloop", "uvloop")), status=2) from None
+    except taut.MissingExtra as exc:
+        option = "--uvloop" if exc.extra == "uvloop" else "--metrics-port"
+        raise CommandError(str(taut.MissingExtra(option, exc.extra)), status=2) from None
     except (TypeError, ValueError) as exc:
         raise CommandError(str(exc), status=2) from None
 

@@ -51,6 +51,8 @@ FAMILIES = {
         Family("taut_unread_bytes", "gauge", "Bytes of messages received and not yet taken.", ("route",)),
         Family("taut_unsent_bytes", "gauge", "Bytes that have not left yet.", ("route",)),
         Family("taut_handshake_duration_seconds", "histogram", "How long opening handshakes took, TLS included."),
+        Family("taut_workers", "gauge", "Worker processes that serve."),
+        Family("taut_worker_exits", "counter", "Worker processes that ended although nobody told them to."),
         Family("taut_ping_round_trip_seconds", "histogram", "Round trips of pings."),
     )
 }

@@ -34,6 +34,8 @@ class Binding:
     """The socket file to remove at the end."""
     inherited: bool = False
     """Whether somebody else has them as well, and will go on accepting on them."""
+    metrics: list[socket.socket] = field(default_factory=list[socket.socket])
+    """Where the process at the top shows metrics."""
     _file: tuple[int, int] | None = field(default=None, repr=False)
     _addresses: list[AddressInfo] = field(default_factory=list[AddressInfo], repr=False)
 

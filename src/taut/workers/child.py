@@ -51,6 +51,9 @@ class Child:
         self.problem: str | None = None
         """What it has said about that, None if it has printed it."""
         self.ready_at: float | None = None
+        self.snapshot: dict[str, Any] | None = None
+        """What it has counted, when it said so last."""
+        self._answer: asyncio.Future[None] | None = None
         self.status: int | None = None
         """The exit status, that of ``subprocess``."""
         self._plan = plan
@@ -118,6 +121,20 @@ class Child:
         if self.state is not ChildState.ENDED:
             self._process.kill()
 
+    def ask(self) -> asyncio.Future[None]:
+        """Ask what it has counted: done when ``snapshot`` is up to date, or never will be."""
+        if self._answer is None or self._answer.done():
+            self._answer = self.loop.create_future()
+        if self.state is ChildState.ENDED:
+            self._answered()
+        else:
+            self._say({"snapshot": True})
+        return self._answer
+
+    def _answered(self) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(None)
+
     def _say(self, what: dict[str, Any]) -> None:
         with suppress(OSError):  # it has gone, or is too busy to listen
             self._line.send(json.dumps(what).encode() + b"\n")
@@ -135,6 +152,7 @@ class Child:
         self.loop.remove_reader(self._line)
         self._line.close()
         os.close(self._lifeline)
+        self._answered()
         self._on_change(self)
 
     def _readable(self) -> None:
@@ -161,6 +179,9 @@ class Child:
             self._deadline.cancel()
             self._on_change(self)
 
+        elif "snapshot" in what:
+            self.snapshot = what["snapshot"]
+            self._answered()
         elif "draining" in what and self.state is ChildState.SERVING:
             self._ending()
             self._on_change(self)

@@ -7,8 +7,8 @@ import logging
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..observability import JSONFormatter
-from ..options import check_number, check_text
+from ..observability import JSONFormatter, metrics_routes
+from ..options import check_number, check_port, check_text
 from ..server.certificate import ServerCertificate
 from ..server.server import serve
 from .loading import LoadError, check_name
@@ -34,6 +34,8 @@ class Plan:
     uvloop: bool | None = None
     log_format: str = "text"
     log_level: str = "info"
+    metrics_port: int | None = None
+    metrics_host: str = "127.0.0.1"
     options: dict[str, Any] = field(default_factory=dict[str, Any])
     """The arguments of ``serve`` by name, but for what is said above."""
 
@@ -47,6 +49,10 @@ class Plan:
         for name, value, known in [("log_format", self.log_format, FORMATS), ("log_level", self.log_level, LEVELS)]:
             if value not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, not {value!r}")
+        check_port(self.metrics_port)
+        if self.metrics_port is not None:
+            metrics_routes()
+        check_text("metrics_host", self.metrics_host)
         loop_factory(self.uvloop)
         wrong = self.options.keys() & {"handler", "host", "port", "sock", "path", "ssl", "logger", "reuse_port"}
         if wrong:

@@ -16,6 +16,7 @@ from .activation import adopt, inherited_descriptors
 from .binding import Binding, bind_shared, bind_tcp, bind_unix_path
 from .loading import load
 from .loops import loop_factory
+from .metrics import showing
 from .notify import Notifier
 from .plan import Plan
 from .serving import Serving
@@ -79,6 +80,8 @@ def run(
     uvloop: bool | None = None,
     log_format: str = "text",
     log_level: str = "info",
+    metrics_port: int | None = None,
+    metrics_host: str = "127.0.0.1",
     **options: Any,
 ) -> None:
     """Serve ``app`` until SIGTERM or SIGINT, in this process or in several: what ``taut serve`` does.
@@ -94,7 +97,8 @@ def run(
     SIGHUP; None for this process alone. ``drain`` (30 s): how long connections are closed over at the end.
     ``start_timeout`` (60 s): how long a worker may take to get ready. ``uvloop``: whether to run on uvloop, None for
     where it is installed. ``log_format`` ("text"), ``log_level`` ("info"): of the log, on stderr, unless the program
-    configures ``logging`` itself. ``options``: those of ``serve``.
+    configures ``logging`` itself. ``metrics_port``, ``metrics_host`` (127.0.0.1): where ``/metrics``, ``/healthz`` and
+    ``/readyz`` of all processes are answered by the one at the top, None for nowhere. ``options``: those of ``serve``.
 
     Raises ``TypeError`` or ``ValueError`` for a wrong argument, ``OSError`` when listening fails, ``StartError`` when
     the application cannot be started, ``RuntimeError`` outside the main thread, and whatever the module raises that is
@@ -111,6 +115,8 @@ def run(
         uvloop=uvloop,
         log_format=log_format,
         log_level=log_level,
+        metrics_port=metrics_port,
+        metrics_host=metrics_host,
         options=options,
     )
     check_count("workers", workers, least=1, optional=True)
@@ -123,7 +129,14 @@ def run(
 def prepare(plan: Plan, place: Place, workers: int | None) -> Binding:
     """The sockets, when everything else that can be known beforehand is in order. Raises as ``run`` does."""
     plan.server_certificate()
-    return place.bind(workers or 1, inherited_descriptors(os.environ))
+    binding = place.bind(workers or 1, inherited_descriptors(os.environ))
+    if plan.metrics_port is not None:
+        try:
+            binding.metrics = bind_tcp([plan.metrics_host], plan.metrics_port, 1).sockets
+        except BaseException:
+            binding.close()
+            raise
+    return binding
 
 
 def launch(plan: Plan, binding: Binding, workers: int | None, announce: Announce) -> None:
@@ -138,6 +151,8 @@ def launch(plan: Plan, binding: Binding, workers: int | None, announce: Announce
                 runner.run(_supervise(plan, binding, notifier, announce))
     finally:
         binding.close()
+        for sock in binding.metrics:
+            sock.close()
 
 
 def _run_here(plan: Plan, binding: Binding, notifier: Notifier, announce: Announce) -> None:
@@ -149,10 +164,10 @@ def _run_here(plan: Plan, binding: Binding, notifier: Notifier, announce: Announ
         announce(server.sockets)
 
     async def serve_here() -> None:
+        serving = Serving(plan, alone=True, leaves=binding.inherited, on_stop=notifier.stopping)
         with _watched(notifier):
-            await Serving(plan, alone=True, leaves=binding.inherited, on_stop=notifier.stopping).run(
-                app, binding.sockets, ready
-            )
+            async with showing(binding.metrics, lambda _: serving.counted(), lambda: serving.is_ready):
+                await serving.run(app, binding.sockets, ready)
 
     with asyncio.Runner(loop_factory=loop_factory(plan.uvloop)) as runner:
         runner.run(serve_here())

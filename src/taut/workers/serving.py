@@ -8,7 +8,7 @@ Loading -> serving -> draining -> done.  What drives it are signals:
 - SIGINT drains a worker when all of them end: it goes on listening, so that new clients are told with 503 to come back
   later, rather than being refused.  A process on its own does this for both signals;
 - SIGQUIT closes at once, as the second SIGTERM or SIGINT does to a process on its own; the third ends that;
-- SIGHUP loads the certificate anew.
+- SIGHUP loads the certificate anew, SIGUSR1 writes what all connections are doing.
 
 A worker may get SIGTERM twice, from its parent and from systemd, which sends it to all processes of a service: the
 second one must change nothing.
@@ -23,6 +23,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+from ..observability import dump_on_signal, merge, snapshot
 from ..server.certificate import ServerCertificate
 from ..server.server import Server, serve
 from .loading import LoadError, made
@@ -68,6 +69,7 @@ class Serving:
                 except TypeError as exc:
                     raise LoadError(f"{plan.app} cannot be served: {exc}") from None
                 server = self._server = await serving
+                undo = dump_on_signal(server)
                 try:
                     ready(server)
                     await self._stop.wait()
@@ -75,9 +77,19 @@ class Serving:
                 finally:
                     server.close(code=1012)
                     await server.wait_closed()
+                    undo()
         finally:
             for number in self._handled():
                 loop.remove_signal_handler(number)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether new connections are welcome."""
+        return self._server is not None and self._server.ready
+
+    def counted(self) -> dict[str, Any]:
+        """A snapshot of the server; an empty one while there is none."""
+        return merge([]) if self._server is None else snapshot(self._server)
 
     def _handled(self) -> dict[signal.Signals, Callable[[], None]]:
         if self._alone:

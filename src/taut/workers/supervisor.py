@@ -21,10 +21,13 @@ import asyncio
 import logging
 import signal
 from collections.abc import Callable
+from typing import Any
 
+from ..server.server import Server
 from .binding import Binding
 from .child import Child, ChildState
 from .loading import LoadError, StartError
+from .metrics import Totals, showing
 from .notify import Notifier
 from .plan import Plan
 
@@ -59,6 +62,7 @@ class Supervisor:
         self._binding = binding
         self._notifier = notifier
         self._announce = announce
+        self._totals = Totals()
         self._slots = [_Slot(number) for number in range(len(binding.slots))]
         self._children: set[Child] = set()
         self._has_served = False
@@ -84,8 +88,9 @@ class Supervisor:
         for number, action in handled.items():
             loop.add_signal_handler(number, action)
         try:
-            self._start(self._slots[0])
-            await self._ended
+            async with showing(self._binding.metrics, self._count, lambda: self._is_serving):
+                self._start(self._slots[0])
+                await self._ended
         finally:
             for number in handled:
                 loop.remove_signal_handler(number)
@@ -142,6 +147,7 @@ class Supervisor:
                 self._left(slot, child)  # somebody else has told it to drain
         elif child.state is ChildState.ENDED:
             self._children.discard(child)
+            self._totals.ended(child)
             if self._stopping:
                 self._end_if_done()
             elif child is slot.child:
@@ -173,12 +179,21 @@ class Supervisor:
                 return
         why = f": {child.problem}" if child.problem else ""
         self.logger.error("worker %d (%d) %s%s", child.number, child.pid, child.ending, why)
+        self._totals.exits += 1
         if child.ready_at is not None and asyncio.get_running_loop().time() - child.ready_at >= _WELL:
             slot.failures = 0
         if slot.successor is None:
             self._start_later(slot)
         else:
             slot.child = None  # its successor is on its way
+
+    async def _count(self, _server: Server) -> dict[str, Any]:
+        return await self._totals.take(self._children)
+
+    @property
+    def _is_serving(self) -> bool:
+        """Whether somebody takes new connections."""
+        return not self._stopping and any(child.state is ChildState.SERVING for child in self._children)
 
     def _status(self) -> str:
         serving = sum(child.state is ChildState.SERVING for child in self._children)

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, cast
 
+from ..observability import snapshot
 from ..server.server import Server
 from .activation import adopt
 from .lifeline import hold_on
@@ -32,7 +33,8 @@ MARGIN = 10.0
 """How much longer than the drain a worker may take to end (seconds)."""
 UNFIT = 3
 """The exit status of a worker that could not begin."""
-_LONGEST = 1 << 20
+_PATIENCE = 2.0
+"""How long the parent may take to hear a worker's last words (seconds)."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -92,7 +94,7 @@ async def _serve(plan: Plan, app: Any, sockets: list[socket.socket], control: so
     try:
         await serving.run(app, sockets, line.ready)
     finally:
-        line.close()
+        await line.close()
 
 
 class _ControlLine(asyncio.Protocol):
@@ -100,6 +102,8 @@ class _ControlLine(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
+        self._lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._server: Server | None = None
         self._unread = b""
 
     @classmethod
@@ -118,10 +122,12 @@ class _ControlLine(asyncio.Protocol):
         """The worker ends, whoever has asked it to."""
         self._say({"draining": True})
 
-    def close(self) -> None:
-        """Say nothing more."""
+    async def close(self) -> None:
+        """Say what has been counted in all, and nothing more."""
+        self._count()
         if self._transport is not None:
             self._transport.close()
+            await asyncio.wait([self._lost], timeout=_PATIENCE)
 
     def _say(self, what: dict[str, Any]) -> None:
         if self._transport is not None:
@@ -134,6 +140,7 @@ class _ControlLine(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The parent is gone; the lifeline sees to what follows."""
         self._transport = None
+        self._lost.set_result(None)
 
     def data_received(self, data: bytes) -> None:
         """The parent asks."""
@@ -142,4 +149,9 @@ class _ControlLine(asyncio.Protocol):
             self._answer(json.loads(line))
 
     def _answer(self, question: dict[str, Any]) -> None:
-        pass
+        if "snapshot" in question:
+            self._count()
+
+    def _count(self) -> None:
+        if self._server is not None:
+            self._say({"snapshot": snapshot(self._server)})
