@@ -18,6 +18,7 @@ from services import HAProxy, Nginx
 from services.certificates import serving_context, trusting_context, write_certificate
 
 import taut
+from taut.observability import health_routes
 
 StartNginx = Callable[..., Nginx]
 StartHAProxy = Callable[..., HAProxy]
@@ -62,7 +63,7 @@ class Back:
         self.server: taut.Server
         self.router = taut.Router()
         self.router.add("/ws/{rest:path}", self.tell)
-        self.router.add_http("/readyz", self.readyz)
+        self.router.mount("", health_routes({"counted": self.count}))
         self.router.add("/held", self.hold)
         self.asked = 0
         self.released = asyncio.Event()
@@ -75,9 +76,8 @@ class Back:
         async for message in ws:
             await ws.send(message)
 
-    def readyz(self, ws: taut.ServerConnection, request: taut.Request) -> taut.Response:
+    async def count(self) -> None:
         self.asked += 1
-        return ws.respond(200 if ws.server.ready else 503, "\n")
 
     @property
     def place(self) -> str:

@@ -401,7 +401,8 @@ def test_a_small_bomb_passed_on_never_holds_more_than_the_limit_and_one_step(cli
         data = data[session.receive_data(data) :]
         most = max(most, session.unread)
         while (part := session.take()) is not None:
-            assert isinstance(part, Fragment) and isinstance(part.data, bytes)
+            assert isinstance(part, Fragment)
+            assert isinstance(part.data, bytes)
             got += len(part.data)
             final = part.final
     assert (got, final) == (size, True)
