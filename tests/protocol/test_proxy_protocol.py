@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taut.errors import InvalidMessage
-from taut.protocol.proxy_protocol import ProxyHeader, ProxyHeaderReader
+from taut.protocol.proxy_protocol import ProxyHeader, ProxyHeaderReader, encode_proxy_header
 
 SIGNATURE = bytes.fromhex("0d0a0d0a000d0a515549540a")
 REST = b"GET / HTTP/1.1\r\n"
@@ -228,3 +228,40 @@ def mutated(draw: st.DrawFn) -> bytes:
 @given(st.one_of(mutated(), st.binary(max_size=150)), cuts)
 def test_fuzz_the_outcome_does_not_depend_on_how_the_bytes_are_split(data: bytes, cuts: list[int]) -> None:
     assert outcome(data, cuts) == outcome(data, [])
+
+
+# -- writing ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "destination"),
+    [
+        (("192.0.2.1", 40000), ("198.51.100.7", 443)),
+        (("2001:db8::1", 40000, 0, 0), ("2001:db8::2", 443, 0, 0)),
+        (("fe80::1%eth0", 1, 0, 2), ("fe80::2", 65535, 0, 0)),
+    ],
+)
+def test_what_is_written_is_read(source: Any, destination: Any) -> None:
+    reader = ProxyHeaderReader()
+    assert reader.feed(encode_proxy_header(source, destination) + b"GET")
+    header = reader.header
+    assert (header.version, header.command) == (2, "PROXY")
+    assert (header.source, header.destination) == tuple(
+        (address[0].partition("%")[0], *address[1:2], *(0, 0)[: len(address) - 2]) for address in (source, destination)
+    )
+    assert reader.remaining == b"GET"
+
+
+@pytest.mark.parametrize(
+    ("source", "destination", "command"),
+    [
+        (None, None, "LOCAL"),
+        ("", ("192.0.2.1", 80), "PROXY"),
+        (("192.0.2.1", 1), ("::1", 80, 0, 0), "PROXY"),
+        (("192.0.2.1", 1), None, "PROXY"),
+    ],
+)
+def test_what_is_not_known_is_not_written(source: Any, destination: Any, command: str) -> None:
+    reader = ProxyHeaderReader()
+    assert reader.feed(encode_proxy_header(source, destination))
+    assert (reader.header.command, reader.header.source, reader.header.destination) == (command, None, None)

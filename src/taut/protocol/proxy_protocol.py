@@ -1,8 +1,8 @@
-"""The PROXY protocol, versions 1 and 2, as a receiver reads it: what a proxy says of a connection that it forwards.
+"""The PROXY protocol, versions 1 and 2: what a proxy says of a connection that it forwards, read and (2 only) written.
 
 The header is the first thing on the connection, before TLS and before HTTP.  The specification is HAProxy's
 proxy-protocol.txt; the numbers in comments are its sections.  Whether there has to be a header is agreed beforehand,
-never guessed from the bytes (2.): this reader takes nothing else.
+never guessed from the bytes (2.): the reader takes nothing else.
 
 What is fed is judged byte by byte as it arrives: the first byte that cannot belong to a header ends it, so that the
 outcome does not depend on how the bytes were split.
@@ -18,7 +18,7 @@ from typing import Any, Literal
 from taut.errors import InvalidMessage
 from taut.types import BytesLike
 
-__all__ = ["ProxyHeader", "ProxyHeaderReader"]
+__all__ = ["ProxyHeader", "ProxyHeaderReader", "encode_proxy_header"]
 
 _V1 = b"PROXY "
 _V2 = b"\r\n\r\n\x00\r\nQUIT\n"
@@ -206,3 +206,24 @@ def _read_tlvs(data: bytes) -> tuple[tuple[int, bytes], ...]:
         tlvs.append((data[0], data[3:end]))
         data = data[end:]
     return tuple(tlvs)
+
+
+def encode_proxy_header(source: Any, destination: Any) -> bytes:
+    """The header of version 2 for a connection that ``source`` made to ``destination``, addresses as sockets have them.
+
+    Without both, or for other addresses than those of one IP version, it says nothing of them; None for both stands for
+    a connection that the proxy makes on its own account (LOCAL).
+    """
+    command = _LOCAL if source is None and destination is None else _PROXY
+    family, body = _UNSPEC, b""
+    if isinstance(source, tuple) and isinstance(destination, tuple):
+        one, other = _packed(source), _packed(destination)
+        if len(one[0]) == len(other[0]):
+            family = 0x11 if len(one[0]) == 4 else 0x21
+            body = one[0] + other[0] + one[1] + other[1]
+    return _V2 + bytes([command, family]) + len(body).to_bytes(2, "big") + body
+
+
+def _packed(address: Any) -> tuple[bytes, bytes]:
+    """Host and port."""
+    return ipaddress.ip_address(str(address[0]).partition("%")[0]).packed, int(address[1]).to_bytes(2, "big")

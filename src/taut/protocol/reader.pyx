@@ -93,7 +93,7 @@ cdef class FrameReader:
         return size
 
     cdef size_t _receive(self, uint8_t *data, size_t size, double now) except? -1:
-        cdef size_t used = 0, step
+        cdef size_t used = 0, step, held
         while used < size:
             if self.ended:
                 break
@@ -110,8 +110,9 @@ cdef class FrameReader:
             if self.first & CONTROL:
                 self._control_payload(data + used, step, now)
             elif self.streams_all and self.compressed and step:
-                self._push_rest()
-                if self.inbox.size >= self.read_limit and not self.dropping:
+                held = self.inbox.size + (self.assembly.length if self.assembly is not None else 0)
+                if held >= self.read_limit and not self.dropping:
+                    self._push_rest()
                     self.bytes_received -= size - used
                     return used
                 if step > INFLATE_STEP:

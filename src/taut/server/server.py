@@ -412,7 +412,7 @@ class serve:  # used like a function, as in the websockets package
 
     async def _start(self) -> Server:
         loop = asyncio.get_running_loop()
-        server = Server(loop, self)
+        server = self._new_server(loop)
         sockets = await self._bind(loop)
         try:
             await server.start(sockets)
@@ -423,6 +423,9 @@ class serve:  # used like a function, as in the websockets package
             raise
         self._server = server
         return server
+
+    def _new_server(self, loop: asyncio.AbstractEventLoop) -> Server:
+        return Server(loop, self)
 
     async def _bind(self, loop: asyncio.AbstractEventLoop) -> list[socket.socket]:
         if self.sockets:
