@@ -13,8 +13,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from browser import browsing
 from pages import BLOCKS, Block
-from services import HAProxy, Nginx
+from services import Chromium, HAProxy, Nginx
 from services.certificates import serving_context, trusting_context, write_certificate
 
 import taut
@@ -168,6 +169,31 @@ async def test_nginx_goes_past_a_server_that_stops(nginx: StartNginx, tmp_path: 
         proxy = deployed_nginx(nginx, one, two, tmp_path / "chat.log")
         async with draining(one):
             assert await names(proxy.port, 6) == ["two"] * 6
+
+
+@pytest.mark.parametrize("kind", ["nginx", "haproxy"])
+async def test_pages_of_a_browser(
+    chromium: Chromium, nginx: StartNginx, haproxy: StartHAProxy, tmp_path: Path, kind: str
+) -> None:
+    """Of the proxy's own origin they are admitted, of others they are not, although TLS ends at the proxy."""
+    async with two_servers() as (one, two), browsing(chromium.devtools) as browser:
+        if kind == "nginx":
+            proxy: Nginx | HAProxy = deployed_nginx(nginx, one, two, tmp_path / "chat.log")
+        else:
+            proxy = deployed_haproxy(haproxy, one, two)
+        for host, admitted in (("127.0.0.1", True), ("localhost", False)):
+            page = await browser.page(f"https://{host}:{proxy.port}/")  # which is not there, but has this origin
+            socket = await page.open(f"wss://127.0.0.1:{proxy.port}/ws/chat/x")
+            if admitted:
+                assert "permessage-deflate" in (await socket.opened())["extensions"]
+                assert await socket.receive() in ("one 127.0.0.1", "two 127.0.0.1")
+                await socket.send("ab" * 100_000)
+                assert await socket.receive() == "ab" * 100_000
+                await socket.close(4000)
+                assert await socket.closed() == (4000, "", True)
+            else:
+                await socket.failed()
+        assert sum(back.server.stats.refused.get(403, 0) for back in (one, two)) == 1
 
 
 async def test_nginx_and_a_unix_socket(nginx: StartNginx, tmp_path: Path) -> None:

@@ -19,10 +19,10 @@ def authority() -> trustme.CA:
 
 
 def write_certificate(folder: Path) -> tuple[str, str]:
-    """Write a certificate for localhost and 127.0.0.1, and its key; the paths of both."""
+    """Write a certificate for localhost and 127.0.0.1, the authority's behind it, and its key; the paths of both."""
     issued = authority().issue_cert("localhost", "127.0.0.1")
     certificate, key = folder / "certificate.pem", folder / "key.pem"
-    certificate.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+    certificate.write_bytes(b"".join(blob.bytes() for blob in [*issued.cert_chain_pems, authority().cert_pem]))
     key.write_bytes(issued.private_key_pem.bytes())
     return str(certificate), str(key)
 

@@ -58,6 +58,12 @@ def drain_of(command: list[str]) -> float:
     return float(command[command.index("--drain") + 1])
 
 
+def command_of_the_container() -> list[str]:
+    (line,) = re.findall(r"^CMD (.+)$", block("dockerfile").replace("\\\n", ""), re.MULTILINE)
+    command: list[str] = json.loads(line)
+    return command
+
+
 @pytest.fixture
 def deployed(app: Path) -> Path:
     """The folder of the application of the page."""
@@ -133,15 +139,18 @@ def test_the_units_of_systemd(deployed: Path, start: Start) -> None:
 
 def test_the_container(deployed: Path, start: Start) -> None:
     """SIGTERM while somebody is connected: not ready any more, alive, 1012, and done in the time that there is."""
-    (line,) = re.findall(r"^CMD (.+)$", block("dockerfile"), re.MULTILINE)
-    program, *arguments = json.loads(line)
+    program, *arguments = command_of_the_container()
     assert program == "taut"
     assert drain_of(arguments) + KILLED_AFTER < 45
     assert "docker stop --time 45" in (DOCS / "deployment.md").read_text()
-    arguments[arguments.index("0.0.0.0")] = "127.0.0.1"
+    here = {"0.0.0.0": "127.0.0.1", "9090": "0"}
+    arguments = [here.get(argument, argument) for argument in arguments]
     process = start(*arguments, "--port", "0", command=[*PYTHON, "-m", "taut"])
     port = int(process.wait_for(r"on ws://127\.0\.0\.1:(\d+)/")[0][1])
-    assert (status_of(port, "/readyz"), status_of(port, "/healthz")) == (200, 200)
+    apart = int(process.wait_for(r"metrics on http://127\.0\.0\.1:(\d+)/")[0][1])
+    for each in (port, apart):
+        assert (status_of(each, "/readyz"), status_of(each, "/healthz")) == (200, 200)
+    assert (status_of(port, "/metrics"), status_of(apart, "/metrics")) == (404, 200)
 
     async def stopped() -> taut.CloseInfo:
         async with taut.connect(f"ws://127.0.0.1:{port}/ws/chat/kitchen") as ws:
@@ -165,6 +174,9 @@ def test_the_pod_has_time_to_drain() -> None:
     grace, wait = (
         float(re.findall(pattern, pod)[0]) for pattern in (r"GracePeriodSeconds: (\d+)", r'"sleep", "(\d+)"')
     )
-    assert wait + drain_of(json.loads(re.findall(r"^CMD (.+)$", container, re.MULTILINE)[0])) + KILLED_AFTER < grace
+    command = command_of_the_container()
+    assert wait + drain_of(command) + KILLED_AFTER < grace
     assert set(re.findall(r"path: (/\w+)", pod)) == {"/readyz", "/healthz"}
-    assert set(re.findall(r"[pP]ort: (\d+)", pod)) == set(re.findall(r"EXPOSE (\d+)", container)) == {"8765"}
+    (exposed,) = re.findall(r"^EXPOSE (.+)$", container, re.MULTILINE)
+    assert re.findall(r"containerPort: (\d+)", pod) == exposed.split() == ["8765", "9090"]
+    assert set(re.findall(r"\bport: (\d+)", pod)) == {command[command.index("--metrics-port") + 1]} == {"9090"}
