@@ -13,7 +13,6 @@ from network import Driver
 from peers import TEXT
 
 import taut
-import taut.sync
 from taut.subprotocols import Values
 
 
@@ -491,22 +490,15 @@ def wrong_arguments() -> Iterator[Any]:
 
 
 async def test_where_only_names_are_taken() -> None:
-    def blocking(ws: taut.sync.ServerConnection) -> None: ...
-
     uri = "ws://127.0.0.1:1/"
     for options in ({"subprotocols": [JSON]}, {"codec": JSON}):
         for make in (
             lambda options=options: taut.Session(uri, **options),
             lambda options=options: taut.Session(lambda attempt: uri, **options),
             lambda options=options: taut.Session(taut.connect(uri, **options)),
-            lambda options=options: taut.sync.connect(uri, **options),
         ):
             with pytest.raises(TypeError, match="takes the names of subprotocols, and no objects that decode"):
                 make()
-    with pytest.raises(TypeError, match="the blocking API takes the names of subprotocols"):
-        taut.sync.serve(blocking, "127.0.0.1", 0, subprotocols=[JSON])  # type: ignore[list-item]
-    with pytest.raises(TypeError, match="unexpected option codec"):
-        taut.sync.serve(blocking, "127.0.0.1", 0, codec=JSON)
     with pytest.raises(TypeError, match="a session takes the names"):
         async with taut.Session(lambda attempt: taut.connect(uri, codec=JSON)):
             raise AssertionError("never opened")

@@ -15,7 +15,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
-from typing import Any, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from ..drivers.awaitables import Done
 from ..errors import ConnectionClosed, ConnectionClosedError, DecodeError, MessageRejected
@@ -24,13 +24,15 @@ from ..protocol.session import valid_close_code
 from ..subprotocols import Subprotocol
 from ..types import BytesLike, CloseCode, Data
 from .connection import Connection
+from .facts import Facts
 from .fragments import is_whole
 
-__all__ = ["DROP", "Drop", "Filter", "Filtered", "MessageHook"]
+__all__ = ["DROP", "Drop", "Filter", "Filtered", "Filtering", "MessageHook"]
 
 MessageHook: TypeAlias = Callable[[Any, Any], Any]
 
 _PREVIEW = 64
+_NO_SLOTS: tuple[str, ...] = ()  # beside a driver, which is compiled, no base may have any
 _DROPPED = cast("Coroutine[Any, Any, None]", Done())
 
 
@@ -59,7 +61,7 @@ class Filter:
         self._incoming = tuple(incoming)
         self._outgoing = tuple(outgoing)
 
-    def receive(self, ws: Connection, message: Data) -> Any:
+    def receive(self, ws: Any, message: Data) -> Any:
         """What the handler gets for a message, or ``DROP``. Raises ``MessageRejected``, and what a hook raises."""
         value = message if self.codec is None else _decoded(self.codec, message)
         for hook in self._incoming:
@@ -68,7 +70,7 @@ class Filter:
                 break
         return value
 
-    def pass_out(self, ws: Connection, value: Any) -> Any:
+    def pass_out(self, ws: Any, value: Any) -> Any:
         """What becomes of a value on its way out, not encoded yet, or ``DROP``. Raises what a hook raises."""
         for hook in self._outgoing:
             value = hook(ws, value)
@@ -116,16 +118,23 @@ def _undecodable(codec: Subprotocol[Any], message: Data, code: int, problem: str
     return DecodeError(problem, code, codec.name, message[:_PREVIEW])
 
 
-class Filtered(Connection):
-    """A connection with a ``Filter``; its slots are those of the class that it stands in for, so it adds none."""
+class Filtering(Facts):
+    """What a connection with a ``Filter`` does with a message, whatever moves it."""
 
-    __slots__ = ()
+    __slots__ = _NO_SLOTS
 
-    # -- receiving ---------------------------------------------------------------------------------------------
+    if TYPE_CHECKING:
+        message_filter: Any
+
+        @property
+        def codec(self) -> Subprotocol[Any] | None: ...
+
+    def _refuse(self, refused: MessageRejected) -> None:
+        """Fail the connection, and look at nothing that came behind the message."""
+        raise NotImplementedError
 
     def _admit(self, message: Data | Fragment) -> Any:
         """What the handler gets, or ``DROP``; a message that is refused fails the connection, and raises that."""
-        assert self.message_filter is not None  # else it would not be of this class
         if isinstance(message, Fragment):
             return message  # for somebody who passes on what arrives: see deliver_parts
         try:
@@ -134,11 +143,7 @@ class Filtered(Connection):
             refused = exc if valid_close_code(exc.code) else self._faulty(exc)
         except Exception as exc:
             refused = self._faulty(exc)
-        while self.session.take() is not None:
-            pass  # nothing that came behind it is looked at
-        self.session.fail(refused)
-        self.flush_output()
-        self._ending()
+        self._refuse(refused)
         raise ConnectionClosedError(replace(self._ending_info(), cause=refused)) from refused
 
     def _faulty(self, exc: Exception) -> MessageRejected:
@@ -147,10 +152,38 @@ class Filtered(Connection):
         refused.__cause__ = exc
         return refused
 
-    async def recv(self, decode: bool | None = None) -> Any:
-        """Receive the next value; ``decode`` is for connections without a codec."""
+    def _check_decode(self, decode: bool | None) -> None:
         if decode is not None and self.codec is not None:
             raise TypeError(f"decode is for messages, and this connection receives the values of {self.codec!r}")
+
+    def _prepare(self, value: Any, text: bool | None) -> tuple[Any, bool | None]:
+        """The message that leaves for a value, or ``DROP``, and whether it is Text."""
+        codec = self.codec
+        if codec is not None and text is not None:
+            raise TypeError(f"text is for messages, and this connection sends the values of {codec!r}")
+        value = self.message_filter.pass_out(self, value)
+        if codec is None or value is DROP:
+            return value, text
+        return self.message_filter.encode(value), codec.text
+
+
+class Filtered(Filtering, Connection):
+    """A connection with a ``Filter``; its slots are those of the class that it stands in for, so it adds none."""
+
+    __slots__ = ()
+
+    # -- receiving ---------------------------------------------------------------------------------------------
+
+    def _refuse(self, refused: MessageRejected) -> None:
+        while self.session.take() is not None:
+            pass
+        self.session.fail(refused)
+        self.flush_output()
+        self._ending()
+
+    async def recv(self, decode: bool | None = None) -> Any:
+        """Receive the next value; ``decode`` is for connections without a codec."""
+        self._check_decode(decode)
         while True:
             value = self._admit(await super().recv())
             if value is not DROP:
@@ -177,17 +210,6 @@ class Filtered(Connection):
         return take
 
     # -- sending -----------------------------------------------------------------------------------------------
-
-    def _prepare(self, value: Any, text: bool | None) -> tuple[Any, bool | None]:
-        """The message that leaves for a value, or ``DROP``, and whether it is Text."""
-        assert self.message_filter is not None
-        codec = self.codec
-        if codec is not None and text is not None:
-            raise TypeError(f"text is for messages, and this connection sends the values of {codec!r}")
-        value = self.message_filter.pass_out(self, value)
-        if codec is None or value is DROP:
-            return value, text
-        return self.message_filter.encode(value), codec.text
 
     def send(self, message: Any, *, text: bool | None = None, **options: Any) -> Coroutine[Any, Any, Any]:
         """Send a value; ``text`` is for connections without a codec, the rest as for any connection."""

@@ -1,5 +1,6 @@
 from typing_extensions import disjoint_base
 
+from ..errors import ProtocolError
 from ..protocol.session import Session
 from .inbound import Inbound
 from .waiting import Keeper
@@ -31,3 +32,4 @@ class BlockingDriver(Inbound):
     # For Connection.
     def _attach(self, wire: Wire, session: Session, keeper: Keeper, early: bytes) -> None: ...
     def _begin_close(self, code: int, reason: str) -> None: ...
+    def _fail(self, failure: ProtocolError) -> None: ...

@@ -88,6 +88,19 @@ cdef class BlockingDriver(Inbound):
         finally:
             self._leave()
 
+    def _fail(self, failure):
+        """A message is refused: fail the connection, and give out nothing that came behind it."""
+        self._acquire()
+        try:
+            while self.session.take() is not None:
+                pass
+            if not self.lost:
+                self.session.fail(failure)
+                self._flush()
+                self._ending()
+        finally:
+            self._leave()
+
     def wait_closed(self, timeout=None):
         """Wait until the connection is closed, whoever closes it. Nothing needs to be received for it.
 

@@ -152,19 +152,21 @@ class ServerConnection(Connection):
         """Let a listener have the connection, which is open, until it is closed; raises what a callback raised."""
         listener = kind()
         failures = self._failures = []
-        self.session.observe_control(_hears_control(kind))
         try:
-            listener.on_open(self)
-        except Exception as exc:
-            self._handler_failed(exc)
-        else:
-            self.listen(self._taking(listener.on_message))
-        if self.closed:
-            listener.on_close(self, self._ending_info())
-        else:
-            self._listener = listener
-            await self.wait_closed()
-        self._failures = None
+            self.session.observe_control(_hears_control(kind))
+            try:
+                listener.on_open(self)
+            except Exception as exc:
+                self._handler_failed(exc)
+            else:
+                self.listen(self._taking(listener.on_message))
+            if self.closed:
+                listener.on_close(self, self._ending_info())
+            else:
+                self._listener = listener
+                await self.wait_closed()
+        finally:
+            self._failures = None  # whoever cancels the task is not told of them any more
         if failures:
             raise failures[0]
 

@@ -18,6 +18,12 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
+class Asynchronous(Protocol):
+    """A connection on asyncio."""
+
+    def recv(self) -> Coroutine[Any, Any, Any]: ...
+
+
 class Values(Protocol[T_co]):
     """A connection as a type checker sees it that receives values of one type: what ``Subprotocol.typed`` returns."""
 
@@ -74,8 +80,11 @@ class Subprotocol(Generic[T]):
         """
         raise NotImplementedError
 
-    def typed(self, ws: Any) -> Values[T]:
-        """``ws`` itself, with the type that its values have. Raises ``TypeError`` if it does not speak this one."""
+    def typed(self, ws: Asynchronous) -> Values[T]:
+        """``ws`` itself, a connection on asyncio, with the type that its values have.
+
+        Raises ``TypeError`` if it does not speak this subprotocol.
+        """
         if getattr(ws, "codec", None) is not self:
             raise TypeError(f"{ws!r} does not speak {self.name}")
         return cast("Values[T]", ws)

@@ -137,6 +137,7 @@ class Accepting:
             raise RuntimeError("process_request answered 101, which is not its part: return None to accept")
         if not server.is_serving():
             raise InvalidMessage("the server is shutting down", status=503)
+        connection.choose_codec()
         self._send(wire, encode_response(response))
         thread = background()
         try:

@@ -8,8 +8,10 @@ from typing import Any, Unpack
 from ..client.attempt import navigate
 from ..client.connecting import Connecting
 from ..client.options import ConnectArguments
+from ..connection.filtering import Filter
 from ..drivers.background import background
 from .connection import Connection
+from .filtering import Filtered
 from .opening import Opened, open_once
 
 __all__ = ["ClientConnection", "connect", "unix_connect"]
@@ -17,6 +19,10 @@ __all__ = ["ClientConnection", "connect", "unix_connect"]
 
 class ClientConnection(Connection):
     """What ``taut.sync.connect`` returns: see ``Connection``."""
+
+
+class FilteredClientConnection(Filtered, ClientConnection):
+    """One that receives and sends values."""
 
 
 def connect(uri: str, **options: Unpack[ConnectArguments]) -> ClientConnection:
@@ -30,7 +36,6 @@ def connect(uri: str, **options: Unpack[ConnectArguments]) -> ClientConnection:
     stays open.
     """
     wanted = Connecting(uri, options)
-    wanted.options.refuse_codecs("the blocking API")
     connection = ClientConnection(wanted.options.connection, wanted.options.logger)
     thread = background()
     try:
@@ -38,6 +43,9 @@ def connect(uri: str, **options: Unpack[ConnectArguments]) -> ClientConnection:
         handshake = opened.handshake
         connection.subprotocol = handshake.subprotocol
         connection.record_handshake(handshake.request, handshake.response)
+        if handshake.codec is not None:
+            connection.message_filter = Filter(handshake.codec)
+            connection.__class__ = FilteredClientConnection
         connection.open(thread, opened.wire, opened.session, handshake.remaining)
     except BaseException:
         thread.release()

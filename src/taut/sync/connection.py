@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..connection.facts import Facts
+from ..connection.filtering import Filter
 from ..connection.fragments import is_whole
 from ..drivers.background import Background
 from ..drivers.blocking import BlockingDriver
@@ -22,6 +23,7 @@ from ..drivers.inbound import Pong
 from ..drivers.wires import Wire
 from ..errors import ConcurrencyError
 from ..protocol.session import Session, valid_close_code
+from ..subprotocols import Subprotocol
 from ..types import BytesLike, ConnectionOptions, Data
 
 __all__ = ["Connection"]
@@ -37,6 +39,12 @@ class Connection(Facts, BlockingDriver):
     def __init__(self, options: ConnectionOptions, logger: logging.Logger) -> None:
         self._begin_facts(options, logger)
         self._sock: socket.socket | None = None
+        self.message_filter: Filter | None = None
+
+    @property
+    def codec(self) -> Subprotocol[Any] | None:
+        """What decodes the messages of this connection, and encodes what is sent; None without."""
+        return None if self.message_filter is None else self.message_filter.codec
 
     def open(self, background: Background, wire: Wire, session: Session, early: bytes) -> None:
         """The opening handshake has succeeded: start moving messages; ``early`` are the first bytes of the peer."""

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
+from ..connection.filtering import Filter
 from ..errors import ConnectionClosed
 from ..listener import Listener
 from ..options import CONNECTION_OPTIONS
@@ -26,9 +27,11 @@ from ..server.handshake import plain_response
 from ..server.listening import bind_all, bind_unix, port_of, printable
 from ..server.server import serve as Settings
 from ..server.trust import Proxied
+from ..subprotocols import Subprotocol
 from ..types import DeflateOptions, Request, Response
 from .accepting import Accepting
 from .connection import Connection
+from .filtering import Filtered
 
 __all__ = ["Handler", "Server", "ServerConnection", "serve", "unix_serve"]
 
@@ -74,9 +77,22 @@ class ServerConnection(Connection):
             return address if said is None else said
         return address
 
+    def choose_codec(self) -> None:
+        """The subprotocol is agreed on: decode as it says from now on, if it says anything."""
+        codec = self.server.codec
+        if self.subprotocol is not None:
+            codec = self.server.subprotocols.codecs.get(self.subprotocol, codec)
+        if codec is not None:
+            self.message_filter = Filter(codec)
+            self.__class__ = FilteredServerConnection  # pyright: ignore[reportAttributeAccessIssue]
+
     def respond(self, status: http.HTTPStatus | int, text: str = "") -> Response:
         """A plain-text HTTP response, for ``process_request`` to refuse or answer a request with."""
         return plain_response(status, text)
+
+
+class FilteredServerConnection(Filtered, ServerConnection):
+    """One that receives and sends values."""
 
 
 Handler: TypeAlias = Callable[[ServerConnection], object]
@@ -96,6 +112,7 @@ class Server:
         self.origins = settings.origins
         self.subprotocols = settings.subprotocols
         self.select_subprotocol: Any = settings.select_subprotocol
+        self.codec = settings.codec
         self.process_request: Any = settings.process_request
         self.process_response: Any = settings.process_response
         self.deflate = settings.deflate
@@ -278,8 +295,9 @@ def serve(
     path: str | os.PathLike[str] | None = None,
     ssl: ssl_module.SSLContext | None = None,
     origins: Sequence[str | re.Pattern[str] | None] | None = None,
-    subprotocols: Sequence[str] | None = None,
+    subprotocols: Sequence[str | Subprotocol[Any]] | None = None,
     select_subprotocol: SelectSubprotocol | None = None,
+    codec: Subprotocol[Any] | None = None,
     compression: str | DeflateOptions | None = "deflate",
     process_request: ProcessRequest | None = None,
     process_response: ProcessResponse | None = None,
@@ -318,12 +336,11 @@ def serve(
         ssl=ssl,
         origins=origins,
         subprotocols=subprotocols,
+        codec=codec,
         compression=compression,
         **hooks,
         **options,
     )
-    for codec in settings.subprotocols.codecs.values():
-        raise TypeError(f"the blocking API takes the names of subprotocols, and no objects that decode, not {codec!r}")
     sockets = _bind(settings)
     try:
         return Server(handler, settings, sockets)
