@@ -15,6 +15,7 @@ from public import CONNECT_DEFAULTS, defaults
 
 import taut
 import taut.observability
+import taut.proxy
 import taut.sync
 import taut.testing
 import taut.workers

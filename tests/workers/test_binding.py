@@ -96,3 +96,18 @@ def test_sockets_that_were_there() -> None:
         binding = bind_shared([sock], 2)
         assert binding.slots == [[sock], [sock]]
         assert binding.inherited
+
+
+def test_of_sockets_at_one_address_each_worker_gets_its_share() -> None:
+    first = socket.create_server(("127.0.0.1", 0), reuse_port=True)
+    others = [socket.create_server(first.getsockname(), reuse_port=True) for _ in range(2)]
+    apart = socket.create_server(("127.0.0.1", 0))
+    sockets = [first, apart, *others]
+    assert bind_shared(sockets, 2).slots == [[first, others[1], apart], [others[0], apart]]
+    assert bind_shared(sockets, 4).slots == [[first, *others, apart]] * 4
+    assert bind_shared(sockets, 1).slots == [[first, *others, apart]]
+    binding = bind_shared(sockets, 3)
+    binding.vacate(0)
+    assert binding.slots[0][0].fileno() >= 0
+    binding.close()
+    assert apart.fileno() == -1

@@ -114,6 +114,36 @@ def wait_until_nobody_listens(server: Supervised) -> None:
     raise AssertionError("somebody still listens")
 
 
+SERVER = """
+import taut
+async def handler(ws):
+    await ws.send(await ws.recv())
+def process_request(ws, request):
+    return ws.respond(403, "not you") if request.path == "/no" else None
+server = taut.serve(handler, "192.0.2.1", 1, process_request=process_request, max_size=5)
+"""
+
+
+def test_a_whole_server(start: Start, app: Path) -> None:
+    """It has options of its own, but for the address."""
+    app.write_text(SERVER)
+    server = start("app:server", "--port", "0")
+    with taut.sync.connect(server.uri) as ws:
+        ws.send("large?")
+        with pytest.raises(taut.ConnectionClosed):
+            ws.recv()
+        assert ws.close_code == 1009
+    with pytest.raises(taut.InvalidStatus, match="403"):
+        taut.sync.connect(f"{server.uri}no")
+    assert server.finish() == 0
+    server = start("app:server", "--port", "0", "--max-size", "10", "--ping-interval", "0")
+    assert server.finish(None) == 2
+    assert (
+        "app:server is a server with options of its own, and these would be in vain: max_size, ping_interval\n"
+        in server.text
+    )
+
+
 FACTORY = """
 from contextlib import asynccontextmanager
 

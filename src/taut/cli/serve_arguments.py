@@ -14,7 +14,10 @@ __all__ = ["add_serve_arguments", "serve_options"]
 def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe what to serve, and every option."""
     parser.add_argument(
-        "app", nargs="?", metavar="APP", help="what to serve, MODULE:ATTRIBUTE: a router, a handler, a Listener"
+        "app",
+        nargs="?",
+        metavar="APP",
+        help="what to serve, MODULE:ATTRIBUTE: a router, a handler, a Listener, a server",
     )
     parser.add_argument("--echo", action="store_true", help="serve an echo in its place: every message is sent back")
     parser.add_argument(
@@ -50,8 +53,8 @@ def _add_place(parser: argparse.ArgumentParser) -> None:
         help="listen on this open descriptor instead; may be given several times",
     )  # fmt: skip
     group.add_argument(
-        "--backlog", type=positive, default=1024, metavar="N",
-        help="connections that may wait to be accepted (default: %(default)s)",
+        "--backlog", type=positive, metavar="N",
+        help="connections that may wait to be accepted (default: 1024)",
     )  # fmt: skip
 
 
@@ -92,23 +95,21 @@ def _add_security(parser: argparse.ArgumentParser) -> None:
 def _add_limits(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("limits", "Those on connections are for each process.")
     group.add_argument("--no-compression", action="store_true", help="refuse permessage-deflate")
-    group.add_argument(
-        "--max-size", type=count, default=1 << 20, metavar="N", help="largest message, in bytes (default: %(default)s)"
-    )
+    group.add_argument("--max-size", type=count, metavar="N", help="largest message, in bytes (default: 1048576)")
     group.add_argument("--max-connections", type=positive, metavar="N", help="how many connections there may be")
     group.add_argument(
         "--max-connections-per-address", type=positive, metavar="N", help="how many of them from one address"
     )
     group.add_argument(
-        "--open-timeout", type=seconds, default=10.0, metavar="SECONDS",
+        "--open-timeout", type=seconds, metavar="SECONDS",
         help="how long opening a connection may take, 0 for ever (default: 10)",
     )  # fmt: skip
     group.add_argument(
-        "--ping-interval", type=seconds, default=20.0, metavar="SECONDS",
+        "--ping-interval", type=seconds, metavar="SECONDS",
         help="how often to check that a silent client is alive, 0 for never (default: 20)",
     )  # fmt: skip
     group.add_argument(
-        "--ping-timeout", type=seconds, default=20.0, metavar="SECONDS",
+        "--ping-timeout", type=seconds, metavar="SECONDS",
         help="how long it may then stay silent, 0 for ever (default: 20)",
     )  # fmt: skip
 
@@ -126,18 +127,21 @@ def _add_logging(parser: argparse.ArgumentParser) -> None:
 
 
 def serve_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The arguments of ``taut.serve`` that these options stand for."""
-    origins = arguments.origin
-    return {
-        "origins": "*" if origins == ["*"] else origins or None,
-        "trusted_proxies": arguments.trusted_proxy,
-        "proxy_protocol": arguments.proxy_protocol,
-        "compression": None if arguments.no_compression else "deflate",
+    """The arguments of ``taut.serve`` that were given: what was not given may be said by the application."""
+    given: dict[str, Any] = {
+        "origins": "*" if arguments.origin == ["*"] else arguments.origin or None,
+        "trusted_proxies": arguments.trusted_proxy or None,
+        "proxy_protocol": arguments.proxy_protocol or None,
         "max_size": arguments.max_size,
         "max_connections": arguments.max_connections,
         "max_connections_per_address": arguments.max_connections_per_address,
-        "open_timeout": arguments.open_timeout or None,
-        "ping_interval": arguments.ping_interval or None,
-        "ping_timeout": arguments.ping_timeout or None,
         "backlog": arguments.backlog,
     }
+    options = {name: value for name, value in given.items() if value is not None}
+    if arguments.no_compression:
+        options["compression"] = None
+    for name in ("open_timeout", "ping_interval", "ping_timeout"):
+        number = getattr(arguments, name)
+        if number is not None:
+            options[name] = number or None
+    return options

@@ -7,8 +7,6 @@ import ssl
 from collections.abc import Callable
 from typing import Any
 
-from ..options import check_text
-
 __all__ = ["ServerCertificate"]
 
 Path = str | os.PathLike[str]
@@ -31,7 +29,8 @@ class ServerCertificate:
         for name, value in untyped.items():
             if not isinstance(value, str | os.PathLike):
                 raise TypeError(f"{name} must be a path, not {value!r}")
-        check_text("password", "" if password is None else password)
+        if password is not None and not isinstance(password, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"password must be a str or None, not {type(password).__name__}")  # it is a secret
         self._certificate = os.fspath(certificate)
         self._key = None if key is None else os.fspath(key)
         self._password = password

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 import os
 import socket
@@ -409,6 +410,13 @@ class serve:  # used like a function, as in the websockets package
         self.reuse_port = reuse_port
         self.options: ConnectionOptions = connection_options(options)
         self._server: Server | None = None
+
+    def listening_on(self, sockets: Sequence[socket.socket], ssl: ssl_module.SSLContext | None = None) -> serve:
+        """The same server on these bound sockets, wherever it was to listen; with this context if there is one."""
+        moved = copy.copy(self)
+        moved.host, moved.port, moved.path, moved.sockets = None, None, None, tuple(sockets)
+        moved.ssl = ssl or self.ssl
+        return moved
 
     async def _start(self) -> Server:
         loop = asyncio.get_running_loop()

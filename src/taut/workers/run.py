@@ -86,8 +86,9 @@ def run(
 ) -> None:
     """Serve ``app`` until SIGTERM or SIGINT, in this process or in several: what ``taut serve`` does.
 
-    ``app``: MODULE:ATTRIBUTE, of what ``serve`` takes; with ``factory``, of what is called to make it: it returns that,
-    or an awaitable of it, or an asynchronous context manager. ``app_dir``: where modules are looked for first.
+    ``app``: MODULE:ATTRIBUTE, of what ``serve`` takes, or of a ``serve(...)`` that is not awaited; with ``factory``, of
+    what is called to make it: it returns that, or an awaitable of it, or an asynchronous context manager. ``app_dir``:
+    where modules are looked for first.
 
     ``host`` (127.0.0.1), ``port`` (8765): where to listen. ``path``: a Unix socket instead; ``descriptors``: sockets
     that are open. Without any of these, the sockets that systemd hands over are used where it does.

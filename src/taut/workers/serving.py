@@ -64,11 +64,7 @@ class Serving:
             loop.add_signal_handler(number, action)
         try:
             async with made(app, plan.app, plan.factory) as handler:
-                try:
-                    serving = serve(handler, sock=sockets, ssl=context, **plan.options)
-                except TypeError as exc:
-                    raise LoadError(f"{plan.app} cannot be served: {exc}") from None
-                server = self._server = await serving
+                server = self._server = await self._server_of(handler).listening_on(sockets, context)
                 undo = dump_on_signal(server)
                 try:
                     ready(server)
@@ -100,6 +96,19 @@ class Serving:
             signal.SIGQUIT: self._close,
             signal.SIGHUP: self._reload,
         }
+
+    def _server_of(self, found: Any) -> serve:
+        """The server that is to be started: ``found`` itself if it is one, else one for this handler."""
+        plan = self._plan
+        if isinstance(found, serve):
+            if plan.options:
+                given = ", ".join(plan.options)
+                raise LoadError(f"{plan.app} is a server with options of its own, and these would be in vain: {given}")
+            return found
+        try:
+            return serve(found, **plan.options)
+        except TypeError as exc:
+            raise LoadError(f"{plan.app} cannot be served: {exc}") from None
 
     def _stop_alone(self) -> None:
         self._stops += 1
