@@ -26,6 +26,7 @@ CONNECT_DEFAULTS: dict[str, Any] = {
     "additional_headers": None,
     "basic_auth": None,
     "bearer_token": None,
+    "events": None,
     "logger": None,
 }
 

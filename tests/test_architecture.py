@@ -24,11 +24,12 @@ SUFFIXES = (".py", ".pyi", ".pyx", ".pxd")
 
 # What each part of taut may import of the others; itself, always.
 FOUNDATION = {"errors", "types"}
-BELOW = {"drivers", "protocol", "options", "_version"} | FOUNDATION
+BELOW = {"drivers", "events", "protocol", "options", "_version"} | FOUNDATION
 PUBLIC = {"taut"} | FOUNDATION  # the public face, for what is built on top of it
 ARROWS: dict[str, set[str]] = {
     "types": set(),
     "errors": {"types"},
+    "events": FOUNDATION,
     "options": {"types"},
     "_version": set(),
     "protocol": FOUNDATION,

@@ -112,6 +112,7 @@ OBJECTS = [
     "ServerConnection",
     "Server",
     "Router",
+    "Events",
     "Listener",
     "Middleware",
     "Subprotocol",
@@ -121,6 +122,7 @@ OBJECTS = [
 RECORDS = [
     "Attempt",
     "CloseInfo",
+    "Frame",
     "Loss",
     "PoolStats",
     "ProxyHeader",

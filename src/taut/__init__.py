@@ -51,6 +51,7 @@ from .errors import (
     TLSError,
     WebSocketException,
 )
+from .events import Events, Frame
 from .listener import Listener
 from .protocol.headers import basic_authorization
 from .protocol.proxy_protocol import ProxyHeader
@@ -110,6 +111,8 @@ __all__ = [
     "DecodeError",
     "DeflateOptions",
     "DialError",
+    "Events",
+    "Frame",
     "Headers",
     "HeadersLike",
     "Initiator",

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from http.cookiejar import CookieJar
 from typing import Any, TypeVar
 
+from ..connection.watching import Watcher
 from ..drivers.contexts import contexts_of
 from ..drivers.transports import connect_transport
 from ..errors import ConnectError, InvalidStatus, OpenTimeout, TLSError
@@ -86,7 +87,11 @@ async def _open_once(
     loop = asyncio.get_running_loop()
     options = navigation.options
     connection = ClientConnection(loop, options.connection, options.logger)
-    opening = Opening(connection, ClientHandshake(navigation), contexts_of(loop), options.pins)
+    handshake = ClientHandshake(navigation)
+    if options.events:
+        connection.watcher = Watcher(options.events, connection, loop, options.logger)
+        connection.watcher.connecting(handshake.request)
+    opening = Opening(connection, handshake, contexts_of(loop), options.pins)
     settled: Settled | None = None
     try:
         settled = await through(opening, navigation, deadline, attempts)
@@ -97,7 +102,9 @@ async def _open_once(
             stage = "tls" if isinstance(exc, TLSError) else "handshake"
             attempts.append(_attempt(navigation.uri, _address(opening, navigation), stage, begun, exc))
             raise
-    except BaseException:
+    except BaseException as exc:
+        if connection.watcher is not None:
+            connection.watcher.tell("on_failed", exc)
         if not opening.done.cancel() and not opening.done.cancelled():
             opening.done.exception()  # something else came first, and nobody will ask for this any more
         if opening.transport is not None:
@@ -112,7 +119,11 @@ async def _open_once(
 async def link(opening: Opening, navigation: Navigation, deadline: Deadline, attempts: list[Attempt]) -> Settled:
     """Give ``opening`` a transport over the network."""
     uri, options = navigation.uri, navigation.options
+    begun = time.monotonic()
     dialled = await dial(uri, options, deadline, attempts)
+    watcher = opening.connection.watcher
+    if watcher is not None:
+        watcher.dialled(dialled.address, time.monotonic() - begun)
     begun = time.monotonic()
     try:
         ssl = (options.ssl or await context_for_loop()) if uri.secure else None

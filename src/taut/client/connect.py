@@ -50,7 +50,8 @@ class connect(Connecting, Generic[Opened]):  # used like a function, as in the w
     ``basic_auth``: user name and password; ``bearer_token``: a token (RFC 6750). ``cookies``: an
     ``http.cookiejar.CookieJar`` to keep cookies in, by default one of its own. ``max_redirects`` (5): how many are
     followed, never from wss to ws; credentials are dropped at another origin.
-    ``logger``: where to log, by default "taut.client".
+    ``events``: an ``Events``, or several, which are told of every step and frame. ``logger``: where to log, by default
+    "taut.client".
 
     ``open_timeout`` (10 s): for everything until the connection is open. ``dns_timeout``, ``connect_timeout`` (for one
     address), ``tls_timeout``: for these parts of it, None for no limits of their own. ``max_head`` (16384 bytes),

@@ -38,9 +38,14 @@ class ClientHandshake:
         self._options = options = navigation.options
         self._key = base64.b64encode(os.urandom(16)).decode()  # RFC 6455, 4.1: a nonce for each connection
         self.request = navigation.request(self._key)
-        self.request_bytes = encode_request(self.request)
+        encode_request(self.request)
         self._reader = ResponseReader(max_head=options.max_head, max_headers=options.max_headers)
         self.subprotocol: str | None = None
+
+    @property
+    def request_bytes(self) -> bytes:
+        """What is to be sent."""
+        return encode_request(self.request)
 
     @property
     def response(self) -> Response:

@@ -63,6 +63,8 @@ class Opening(asyncio.Protocol):
             except ConnectError as exc:
                 self._fail(exc)
                 return
+        if self.connection.watcher is not None:
+            self.connection.watcher.connected(secure=transport.get_extra_info("sslcontext") is not None)
         self.connection.record_handshake(self._handshake.request)
         self.transport.write(self._handshake.request_bytes)
 

@@ -17,6 +17,8 @@ from http.cookiejar import CookieJar
 from typing import Any, TypedDict, cast
 
 from .._version import __version__
+from ..connection.watching import check_events
+from ..events import Events
 from ..options import (
     CONNECTION_OPTIONS,
     check_choice,
@@ -72,6 +74,7 @@ class ConnectArguments(TypedDict, total=False):
     bearer_token: str | None
     cookies: CookieJar | None
     max_redirects: int
+    events: Events | Sequence[Events] | None
     logger: logging.Logger | str | None
     open_timeout: float | None
     dns_timeout: float | None
@@ -121,6 +124,7 @@ class ConnectOptions:
     authorization: str | None = field(default=None, repr=False)
     cookies: CookieJar | None = None
     max_redirects: int = 5
+    events: tuple[Events, ...] = ()
     logger: logging.Logger = field(default_factory=lambda: logging.getLogger("taut.client"))
     open_timeout: float | None = 10.0
     dns_timeout: float | None = None
@@ -178,6 +182,7 @@ def connect_options(uri: WebSocketURI, given: Mapping[str, Any]) -> ConnectOptio
     _check_request(uri, given, record)
     if "compression" in given:
         record["deflate"] = check_deflate(given["compression"])
+    record["events"] = check_events(given.get("events"))
     logger = given.get("logger")
     if logger is not None and not isinstance(logger, logging.Logger | str):
         raise TypeError(f"logger must be a logging.Logger, the name of one, or None, not {logger!r}")

@@ -24,9 +24,10 @@ from ..errors import closed_error
 from ..protocol.inbox import Fragment
 from ..protocol.session import Session, cut_reason, valid_close_code
 from ..subprotocols import Subprotocol
-from ..types import BytesLike, ConnectionOptions, Data, Opcode
+from ..types import BytesLike, ConnectionOptions, Data, Opcode, Request, Response
 from .facts import FACTS, Facts
 from .fragments import Fragments, is_sendable, is_whole, send_fragments
+from .watching import Watcher
 
 __all__ = ["Connection"]
 
@@ -48,6 +49,7 @@ class Connection(Facts, StreamDriver, asyncio.BufferedProtocol):
         "_fragment_lock",
         "_patience",
         "_pong_futures",
+        "watcher",
     )
 
     def __init__(self, loop: asyncio.AbstractEventLoop, options: ConnectionOptions, logger: logging.Logger) -> None:
@@ -60,13 +62,22 @@ class Connection(Facts, StreamDriver, asyncio.BufferedProtocol):
         self._patience: asyncio.TimerHandle | None = None
         self._fragment_lock: asyncio.Lock | None = None
         self._ended = False
+        self.watcher: Watcher | None = None  # where somebody wants to know of every step
 
     def open(self, transport: asyncio.Transport, session: Session, on_message: Any = None) -> None:
         """The opening handshake has succeeded: start moving messages."""
         self.opened_at = time.monotonic()
         self.attach(transport, session, on_message)
         self._begin_log()
+        if self.watcher is not None:
+            self.watcher.opened(session)
         watch(self.loop, self, self.options)
+
+    def record_handshake(self, request: Request, response: Response | None = None) -> None:
+        """What has been exchanged in the opening handshake so far."""
+        super().record_handshake(request, response)
+        if self.watcher is not None:
+            self.watcher.handshake(request, response)
 
     def _has_stream(self) -> bool:
         return self.transport is not None
@@ -331,3 +342,5 @@ class Connection(Facts, StreamDriver, asyncio.BufferedProtocol):
         if self._closed_future is not None and not self._closed_future.done():
             self._closed_future.set_result(None)
         self._log_close(info, time.monotonic())
+        if self.watcher is not None:
+            self.watcher.lost(info)

@@ -34,6 +34,12 @@ cdef enum:
     FIN = 0x80
 
 
+cdef Py_ssize_t head_size(bytes frame) noexcept:
+    """Of a frame that is not masked (RFC 6455, 5.2)."""
+    cdef uint8_t length = <uint8_t>PyBytes_AS_STRING(frame)[1]
+    return 10 if length == 127 else 4 if length == 126 else 2
+
+
 cdef class Sender(Receiver):
     """Sends the messages of one session over one transport."""
 
@@ -134,6 +140,8 @@ cdef class Sender(Receiver):
         output_frame_head(out, FIN | opcode, size)
         self.session.messages_sent += 1
         self.session.bytes_sent += size
+        if self.session.observer is not None:
+            self.session.note_frame(True, FIN | opcode, size, None)
         if self.sock is not None:
             self.sock.send_two(out.data, out.length, payload, size, owner)
         else:
@@ -147,6 +155,8 @@ cdef class Sender(Receiver):
     cdef int send_frame_bytes(self, bytes frame) except -1:
         """Send a frame that is ready, and perhaps shared by many connections."""
         cdef Output *out = &self.session.output
+        if self.session.observer is not None:
+            self.session.note_frame(True, frame[0], PyBytes_GET_SIZE(frame) - head_size(frame), None)
         if self.sock is not None and out.length == 0:
             return self.sock.send_bytes(<uint8_t *>PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame), frame)
         self.flush()

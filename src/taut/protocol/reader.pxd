@@ -5,8 +5,9 @@ from .budgets cimport Budgets
 from .frames cimport Assembly
 from .inbox cimport Inbox
 from .kernels cimport taut_head
+from .noting cimport FrameNotes
 
-cdef class FrameReader:
+cdef class FrameReader(FrameNotes):
     cdef readonly bint is_client
     cdef readonly object deflate
     cdef uint64_t max_size

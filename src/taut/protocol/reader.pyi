@@ -3,9 +3,10 @@ from typing_extensions import disjoint_base
 from ..types import BytesLike, ConnectionOptions, Data
 from .deflate import Deflate
 from .inbox import Fragment
+from .noting import FrameNotes
 
 @disjoint_base
-class FrameReader:
+class FrameReader(FrameNotes):
     def __init__(self, options: ConnectionOptions, client: bool, deflate: Deflate | None, now: float = 0.0) -> None: ...
     @property
     def is_client(self) -> bool: ...

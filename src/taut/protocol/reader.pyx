@@ -19,6 +19,7 @@ from .budgets cimport BYTES, CONTROL_FRAMES, MESSAGES, SMALL_FRAGMENTS, budget_s
 from .frames cimport Assembly, decode_binary, decode_text
 from .inbox cimport MESSAGE_OVERHEAD, Fragment, inbox_begin, inbox_clear, inbox_newest, inbox_pop, inbox_push
 from .kernels cimport taut_head, taut_mask, taut_unpack_head
+from .noting cimport FrameNotes
 
 from ..errors import PayloadTooBig, ProtocolError
 
@@ -42,7 +43,7 @@ cdef enum:
 cdef uint64_t NO_LIMIT = <uint64_t>-1
 
 
-cdef class FrameReader:
+cdef class FrameReader(FrameNotes):
     """Reads frames within the limits of ``options``; ``client`` tells the role, ``deflate`` inflates or is None."""
 
     def __cinit__(self):
@@ -247,6 +248,8 @@ cdef class FrameReader:
         """The common case: a message in one frame, all of it at hand."""
         cdef object message
         cdef object limit
+        if self.observer is not None:
+            self.note_frame(False, self.first, self.frame_size, None)
         self.in_frame = self.in_message = False
         self.frame_left = 0
         if not self.compressed:
@@ -263,6 +266,8 @@ cdef class FrameReader:
         return self._push(message)
 
     cdef int _end_of_frame(self) except -1:
+        if self.observer is not None:
+            self.note_frame(False, self.first, self.frame_size, None)
         self.in_frame = False
         if not self.first & FIN:
             return 0
@@ -433,5 +438,7 @@ cdef class FrameReader:
         if self.control is not None:
             payload = bytes(self.control) + payload
             self.control = None
+        if self.observer is not None:
+            self.note_frame(False, self.first, self.frame_size, payload)
         self.in_frame = False
         return self._control(self.first & 0x0F, payload, now)

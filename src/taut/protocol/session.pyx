@@ -37,6 +37,7 @@ cdef enum:
     OP_CLOSE = 0x8
     OP_PING = 0x9
     OP_PONG = 0xA
+    CONTROL = 0x08
     MAX_CONTROL = 125
 
 cdef enum Event:
@@ -357,6 +358,9 @@ cdef class Session(FrameReader):
             self.masks.next(&key)
         output_frame(&self.output, first, payload, size, self.is_client, key)
         self.bytes_sent += size
+        if self.observer is not None:
+            control = PyBytes_FromStringAndSize(<const char *>payload, size) if first & CONTROL else None
+            self.note_frame(True, first, size, control)
         return 0
 
     cdef int send_data(

@@ -112,6 +112,8 @@ class Opening(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if not self._answered:
             self.server.tally.failed += 1
+            if self.connection.watcher is not None:
+                self.connection.watcher.tell("on_failed", exc)
         self._answered = True
         self._forget_deadline()
         self._cancel_hook()
@@ -274,6 +276,8 @@ class Opening(asyncio.Protocol):
         self._forget_deadline()
         self._task = None
         server.opening_done(self)
+        if connection.watcher is not None:
+            connection.watcher.tell("on_response", response)
         self.transport.write(head)
         server.connections_open.add(connection)
         server.count_changed()
@@ -327,6 +331,8 @@ class Opening(asyncio.Protocol):
         self._reading = False
         self._early = b""
         if not self._answered:
+            if self.connection.watcher is not None:
+                self.connection.watcher.tell("on_response", response)
             self.server.tally.answered[response.status_code] += 1
         self._answered = True
         self._forget_deadline()

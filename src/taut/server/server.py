@@ -13,9 +13,11 @@ from types import SimpleNamespace, TracebackType
 from typing import Any
 
 from .._version import __version__
+from ..connection.watching import Watcher, check_events
 from ..drivers.contexts import contexts_of
 from ..drivers.transports import Accepting, accept_sockets, accept_transports, plain_transport, watches_descriptors
 from ..errors import InvalidMessage, RateExceeded
+from ..events import Events
 from ..listener import Listener
 from ..options import check_count, check_deflate, check_number, check_ssl, connection_options
 from ..protocol.session import valid_close_code
@@ -61,6 +63,7 @@ class Server(Lifecycle):
         self.subprotocols = settings.subprotocols
         self.select_subprotocol = settings.select_subprotocol
         self.process_request = settings.process_request
+        self.events = settings.events
         self.process_response = settings.process_response
         self.middleware = settings.middleware
         self.handshake_hooks = handshake_hooks(settings.middleware)
@@ -120,7 +123,10 @@ class Server(Lifecycle):
 
     def new_connection(self) -> ServerConnection:
         """A connection of this server that is not open yet."""
-        return ServerConnection(self.loop, self.options, self.logger, self)
+        connection = ServerConnection(self.loop, self.options, self.logger, self)
+        if self.events:
+            connection.watcher = Watcher(self.events, connection, self.loop, self.logger)
+        return connection
 
     def connection_done(self, connection: ServerConnection) -> None:
         """The connection is closed and its handler has returned."""
@@ -298,6 +304,7 @@ class serve:  # used like a function, as in the websockets package
     ``middleware``: layers around handshakes, handlers and messages, the outermost first: ``Middleware`` objects, or
     coroutine functions of a connection and ``call_next``. ``state``: what the application keeps in ``server.state``,
     an empty namespace by default.
+    ``events``: an ``Events``, or several, which are told of every step and frame.
     ``server_header``: the Server header, None for none. ``logger``: where to log, by default "taut.server".
 
     ``proxy_protocol``: True if every connection begins with the header of the PROXY protocol, which is accepted from
@@ -341,6 +348,7 @@ class serve:  # used like a function, as in the websockets package
         process_response: ProcessResponse | None = None,
         middleware: Sequence[Layer] | None = None,
         state: Any = None,
+        events: Events | Sequence[Events] | None = None,
         server_header: str | None = _SERVER_HEADER,
         logger: logging.Logger | str | None = None,
         open_timeout: float | None = 10.0,
@@ -386,6 +394,7 @@ class serve:  # used like a function, as in the websockets package
         self.codec = check_codec(codec)
         self.middleware = check_middleware(middleware)
         self.state = state
+        self.events = check_events(events)
         self.server_header = server_header
         self.logger = logger if isinstance(logger, logging.Logger) else logging.getLogger(logger or "taut.server")
         self.open_timeout = check_number("open_timeout", open_timeout, above=0, optional=True)

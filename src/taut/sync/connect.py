@@ -28,7 +28,8 @@ class FilteredClientConnection(Filtered, ClientConnection):
 def connect(uri: str, **options: Unpack[ConnectArguments]) -> ClientConnection:
     """Open a WebSocket connection, and wait until it is open: ``with connect(uri) as ws`` closes it at the end.
 
-    ``uri`` and the options are those of ``taut.connect``, but for ``reconnect`` and ``process_exception``.
+    ``uri`` and the options are those of ``taut.connect``, but for ``reconnect``, ``process_exception`` and
+    ``events``.
 
     Raises ``TypeError`` or ``ValueError`` (``InvalidURI``, ``InvalidProxy`` among them) for a wrong argument, before
     any I/O; a ``ConnectError`` when no connection can be opened: ``DialError``, ``TLSError``, ``ProxyError``,
@@ -36,6 +37,8 @@ def connect(uri: str, **options: Unpack[ConnectArguments]) -> ClientConnection:
     stays open.
     """
     wanted = Connecting(uri, options)
+    if wanted.options.events:
+        raise ValueError("events are told on an event loop: taut.connect takes them, and taut.sync.connect does not")
     connection = ClientConnection(wanted.options.connection, wanted.options.logger)
     thread = background()
     try:
