@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import socket
 import ssl
@@ -16,6 +17,7 @@ from network import Driver, server_context
 from peers import Peer, gone_after
 
 import taut
+from taut.server.arriving import Arrival
 
 HELLO_BEGUN = bytes.fromhex("16030102000100 01fc0303")
 """How a ClientHello of 512 bytes begins."""
@@ -386,3 +388,24 @@ async def test_handshakes_that_fail_without_direct_access_to_openssl(
         await server.wait_closed()
         assert len(server.arrivals) == 0
         await hangs.read_to_end()
+
+
+async def test_a_handshake_that_fails_leaves_nothing_for_the_collector(tls: Driver) -> None:
+    """Thousands that fail would be megabytes until it comes."""
+    async with tls.serve(echo) as server:
+        gc.collect()
+        gc.disable()
+        try:
+            for sent in (b"\x16\x03\x01\x02\x00\x01", b"\x16\x03\x01\x00\x02\xff\xff"):  # it leaves; it is malformed
+                failed = server.stats.failed
+                with socket.create_connection(server.sockets[0].getsockname()) as sock:
+                    sock.send(sent)
+                    while not server.arrivals._shaking_hands and server.stats.failed == failed:
+                        await asyncio.sleep(0.001)
+                while server.stats.failed == failed or server.handshakes:
+                    await asyncio.sleep(0.001)
+            async with asyncio.timeout(5):
+                while any(isinstance(each, Arrival) for each in gc.get_objects()):
+                    await asyncio.sleep(0.001)  # a loop may hold its handles for a turn
+        finally:
+            gc.enable()

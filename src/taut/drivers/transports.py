@@ -132,6 +132,11 @@ class TLSAcceptor:
                 ssl=self._ssl,
                 ssl_handshake_timeout=_NO_LIMIT if timeout is None else timeout,
             )
+        except OSError as exc:
+            sock.close()
+            # Its traceback holds the future that it came through, and that holds it: everything of the handshake would
+            # stay until the collector comes, and it comes too late where thousands fail.
+            raise exc.with_traceback(None)  # noqa: B904
         except BaseException:
             sock.close()
             raise
