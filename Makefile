@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv build demo services test test-all check format conformance conformance-full fuzz bench dist clean
+.PHONY: help venv build demo services test test-all check format conformance conformance-full fuzz attacks bench dist clean
 
 # The first interpreter that runs (a shim may be there and fail) and is recent enough.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -114,6 +114,9 @@ conformance-full: $(BUILT) ## Autobahn, all 517 cases, server and client (half a
 
 fuzz: $(BUILT) $(TESTABLE) ## Property and fuzz tests with many more examples
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -k 'fuzz or properties or property' -o timeout=0 $(ARGS)
+
+attacks: $(BUILT) $(TESTABLE) ## Attack a server, and print what it costs (nothing else should run meanwhile)
+	cd tests && PYTHONPATH=. $(abspath $(BIN))/python attack_figures.py $(ARGS)
 
 bench: ## Races against other libraries, in build/bench (nothing else should run meanwhile)
 	@test -x $(BENCH)/prepare || { echo "make: no benchmarks in $(BENCH): name their folder with BENCH=" >&2; exit 1; }

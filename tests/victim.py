@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import ssl
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Generator
@@ -29,12 +30,18 @@ PATIENCE = 0.3
 """How much work a server may do before it serves a healthy client (seconds of processor time)."""
 
 
+observer: Any = None
+"""Who else watches attacks: attack_figures.py, if that runs the tests."""
+
+
 @dataclass
 class Victim:
     """The process of a server."""
 
     process: subprocess.Popen[bytes]
     port: int
+    tls: ssl.SSLContext | None = None
+    """What its clients speak TLS with."""
 
     def memory(self, what: str = "VmRSS") -> int:
         """What it uses now, or has used at most, "VmHWM" (bytes)."""
@@ -51,7 +58,7 @@ class Victim:
     async def peer(self) -> AsyncGenerator[Peer]:
         """A client that has connected."""
         peer = Peer(client=True)
-        await asyncio.get_running_loop().create_connection(lambda: peer, "127.0.0.1", self.port)
+        await asyncio.get_running_loop().create_connection(lambda: peer, "127.0.0.1", self.port, ssl=self.tls)
         async with gone_after(peer):
             yield peer
 
@@ -72,13 +79,16 @@ class Victim:
 
 
 @contextlib.contextmanager
-def victim(**options: Any) -> Generator[Victim]:
-    """A server that is there, and still is, without a complaint, at the end of the block."""
+def victim(tls: ssl.SSLContext | None = None, **options: Any) -> Generator[Victim]:
+    """A server that is there, and still is, without a complaint, at the end of the block.
+
+    ``tls``: what its clients speak TLS with, if ``options`` have paths of a certificate and its key for ``ssl``.
+    """
     command = [sys.executable, __file__, json.dumps(options)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
-            yield Victim(process, int(process.stdout.readline()))
+            yield Victim(process, int(process.stdout.readline()), tls)
             assert process.poll() is None
         finally:
             process.terminate()
@@ -107,11 +117,11 @@ async def endure(it: Victim, attack: Awaitable[None], *, memory: int) -> None:
         for _ in range(ECHOES):
             await echo()
         usual, echoes, worst = it.memory(), 0, 0.0
-        attacking = asyncio.ensure_future(attack)
+        attacking = asyncio.ensure_future(attack if observer is None else observer.attack(it, attack, memory))
         try:
             while not attacking.done() or echoes < ECHOES:
                 await echo()
-                await asyncio.sleep(0)
+                await asyncio.sleep(0 if observer is None else 0.01)
             await attacking
         finally:
             attacking.cancel()
@@ -156,6 +166,10 @@ if __name__ == "__main__":
     given = json.loads(sys.argv[1])
     if "rate_limits" in given:
         given["rate_limits"] = taut.RateLimits(**given["rate_limits"])
+    if "ssl" in given:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*given["ssl"])
+        given["ssl"] = context
     if "shared_limits" in given:
         given["shared_limits"] = taut.RedisLimits(**given["shared_limits"])
     import uvloop

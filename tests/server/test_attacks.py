@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import resource
 import socket
 import zlib
 from collections.abc import Coroutine, Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from peers import BINARY, CONT, PING, PONG, TEXT, Frame, Peer, deflated
+from services.certificates import trusting_context, write_certificate
 from victim import Victim, endure, victim
 
 MIB = 1 << 20
@@ -68,15 +71,17 @@ def descriptors(needed: int) -> Any:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-async def half_open(it: Victim, count: int) -> list[socket.socket]:
-    """Clients that have begun a request, and take their time."""
+async def half_open(
+    it: Victim, count: int, begun: bytes = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
+) -> list[socket.socket]:
+    """Clients that have begun a request, or something else, and take their time."""
     socks = []
     for i in range(count):
         sock = socket.socket()
         socks.append(sock)
         sock.setblocking(False)
         await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", it.port))
-        sock.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n")
+        sock.send(begun)
         if i % 50 == 0:
             await asyncio.sleep(0)
     return socks
@@ -121,6 +126,32 @@ async def test_slowloris_where_handshakes_are_limited() -> None:
         assert stats["failed"] + sum(stats["rejected"].values()) == 2000
 
 
+async def test_tls_handshakes_that_are_begun_and_not_completed(tmp_path: Path) -> None:
+    """Those for which OpenSSL has allocated anything are ``max_tls_handshakes``; the others are a socket."""
+    record = b"\x16\x03\x01\x02\x00\x01"  # the beginning of a ClientHello
+
+    async def attack() -> None:
+        socks = await half_open(it, 2000, record)
+        try:
+            while (await stats())["handshakes"] < 2000:
+                await asyncio.sleep(0.01)
+        finally:
+            for sock in socks:
+                sock.close()
+        while (await stats())["handshakes"]:  # one after the other begins, and finds that its client has gone
+            await asyncio.sleep(0.01)
+
+    async def stats() -> dict[str, Any]:
+        peer.send(TEXT, b"?")
+        answer: dict[str, Any] = json.loads((await peer.frame()).payload)
+        return answer
+
+    options = {"ssl": write_certificate(tmp_path), "max_tls_handshakes": 100, "open_timeout": 60}
+    with descriptors(3000), victim(trusting_context(), **options) as it:
+        async with it.opened("/stats") as peer:  # before, as new ones have to wait for their turn
+            await endure(it, attack(), memory=100 * 512 * 1024 + 2000 * 4 * 1024)
+
+
 async def test_header_floods() -> None:
     """Heads of 16 KiB at most are kept, however much is sent."""
 
@@ -134,7 +165,7 @@ async def test_header_floods() -> None:
                 await flooding
 
     with victim() as it:
-        await endure(it, all_of(attacker() for _ in range(20)), memory=4 * MIB)
+        await endure(it, all_of(attacker() for _ in range(20)), memory=6 * MIB)
         assert (await it.stats())["refused"] == {"431": 200}
 
 
@@ -268,6 +299,52 @@ async def test_a_flood_of_compressed_fragments() -> None:
 
     with victim() as it:
         await endure(it, attacker(), memory=8 * MIB)
+
+
+async def test_frames_that_announce_much_and_bring_nothing() -> None:
+    """What a header declares is not memory yet."""
+    begun = Peer(client=True).encode(BINARY, bytes(MIB))[:15]
+
+    async def attack() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(200):
+                peer = await stack.enter_async_context(it.opened())
+                peer.write(begun)
+            assert (await it.stats())["connections"] >= 200
+
+    with victim() as it:
+        await endure(it, attack(), memory=200 * 24 * 1024)
+
+
+async def test_clients_that_send_and_do_not_read() -> None:
+    """Answers that the network does not take hold up the handler; messages that it does not take hold up reading."""
+    message = bytes(MIB // 16)
+
+    async def attacker() -> None:
+        async with it.opened() as peer:
+            peer.transport.pause_reading()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):  # for which it is stuck, from a moment on
+                    await peer.flood(peer.encode(BINARY, message), 1000)
+                    raise AssertionError("everything was taken")
+
+    with victim(compression=None) as it:
+        # read_limit and write_limit, a message each beyond them, and one in the hands of the handler
+        one = 256 * 1024 + 32 * 1024 + 4 * len(message)
+        await endure(it, all_of(attacker() for _ in range(10)), memory=10 * one + 2 * MIB)
+
+
+async def test_connections_that_come_and_go() -> None:
+    async def attacker() -> None:
+        for _ in range(200):
+            async with it.opened() as peer:
+                peer.transport.abort()
+
+    with victim() as it:
+        await endure(it, all_of(attacker() for _ in range(10)), memory=4 * MIB)
+        while (stats := await it.stats())["connections"] > 1:
+            await asyncio.sleep(0.01)
+        assert stats["accepted"] >= 2000
 
 
 async def test_slow_readers_under_broadcast() -> None:

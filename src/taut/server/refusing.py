@@ -11,13 +11,13 @@ import asyncio
 import http
 import socket
 
-__all__ = ["Refusals"]
+__all__ = ["DISCARDED", "LINGER", "LINGERING", "Refusals", "answer_to"]
 
-_LINGER = 1.0
+LINGER = 1.0
 """How long a refused client may take to read its answer (seconds)."""
-_LINGERING = 64
+LINGERING = 64
 """How many refused clients at a time are given that time."""
-_DISCARDED = 1 << 16
+DISCARDED = 1 << 16
 """How much of what a refused client sends is read, and forgotten (bytes)."""
 
 
@@ -33,10 +33,10 @@ class Refusals:
 
     def refuse(self, sock: socket.socket, limit: str) -> None:
         """Answer as this limit calls for, and close."""
-        if len(self._lingering) >= _LINGERING:
+        if len(self._lingering) >= LINGERING:
             sock.close()
             return
-        _Lingering(self._loop, sock, _ANSWERS[limit], self._lingering)
+        _Lingering(self._loop, sock, answer_to(limit), self._lingering)
 
     def close(self) -> None:
         """Keep nobody waiting any longer."""
@@ -55,14 +55,14 @@ class _Lingering:
         self._loop = loop
         self._sock = sock
         self._all = everyone
-        self._left = _DISCARDED
+        self._left = DISCARDED
         try:
             sock.send(answer)
             sock.shutdown(socket.SHUT_WR)
         except OSError:  # it is gone already
             sock.close()
             return
-        self._timer = loop.call_later(_LINGER, self.end)
+        self._timer = loop.call_later(LINGER, self.end)
         loop.add_reader(sock.fileno(), self._readable)
         everyone.add(self)
 
@@ -98,3 +98,8 @@ _ANSWERS = {
     "max_handshakes": _answer(http.HTTPStatus.SERVICE_UNAVAILABLE, 1),
     "handshake_rate": _answer(http.HTTPStatus.SERVICE_UNAVAILABLE, 1),
 }
+
+
+def answer_to(limit: str) -> bytes:
+    """What somebody is told who is over this limit."""
+    return _ANSWERS[limit]

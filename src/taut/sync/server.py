@@ -32,6 +32,7 @@ from ..types import DeflateOptions, Request, Response
 from .accepting import Accepting
 from .connection import Connection
 from .filtering import Filtered
+from .refusing import Refusals
 
 __all__ = ["Handler", "Server", "ServerConnection", "serve", "unix_serve"]
 
@@ -43,6 +44,7 @@ _LOOK = 1.0
 _OPTIONS = (CONNECTION_OPTIONS - {"cancel_on_close"}) | {
     "backlog",
     "logger",
+    "max_connections",
     "max_head",
     "max_headers",
     "open_timeout",
@@ -122,6 +124,7 @@ class Server:
         self.max_headers = settings.max_headers
         self.proxy_protocol = settings.proxy_protocol
         self.trusted_proxies = settings.trusted_proxies
+        self.max_connections = settings.limits.max_connections
         self._sockets = tuple(sockets)
         self._alarm = socket.socketpair()
         self._lock = threading.Lock()
@@ -179,17 +182,27 @@ class Server:
                     return
                 for sock in (*self._sockets, self._alarm[0]):
                     selector.register(sock, selectors.EVENT_READ)
-            while not self._closing:
-                for key, _ in selector.select(_LOOK):
-                    if key.fileobj is not self._alarm[0] and not self._accept(key.fileobj):
-                        time.sleep(_RETRY)
+            refusals = Refusals(selector)
+            try:
+                while not self._closing:
+                    for key, _ in selector.select(_LOOK):
+                        self._ready(key.fileobj, refusals)
+                    refusals.expire()
+            finally:
+                refusals.close()
+
+    def _ready(self, sock: Any, refusals: Refusals) -> None:
+        if sock in refusals:
+            refusals.readable(sock)
+        elif sock is not self._alarm[0] and not self._accept(sock, refusals):
+            time.sleep(_RETRY)
 
     def _silence_alarm(self) -> None:
         """Close the end of the alarm that ``serve_forever`` listens to, once that is over."""
         if self._closing and not self._accepting:
             self._alarm[0].close()
 
-    def _accept(self, listening: Any) -> bool:
+    def _accept(self, listening: Any, refusals: Refusals) -> bool:
         """Accept one connection; False if the process has too little of something."""
         try:
             sock, _ = listening.accept()
@@ -204,7 +217,12 @@ class Server:
             return False
         thread = threading.Thread(target=self._serve, args=(sock,), name="taut-sync connection", daemon=True)
         with self._lock:
-            self._threads.add(thread)
+            is_full = self.max_connections is not None and len(self._threads) >= self.max_connections
+            if not is_full:
+                self._threads.add(thread)
+        if is_full:
+            refusals.refuse(sock, "max_connections", secure=self.ssl is not None)
+            return True
         try:
             thread.start()
         except RuntimeError as exc:
@@ -308,7 +326,7 @@ def serve(
     ``handler``: a function called with each connection, in a thread of its own; the connection is closed with 1000 when
     it returns and with 1011 when it raises. The hooks are plain functions as well, called in that thread. All other
     options are those of ``taut.serve``, but for ``cancel_on_close``, since a thread cannot be cancelled, and for those
-    that limit connections and handshakes.
+    that limit connections and handshakes, of which there is ``max_connections``: one more is answered with 503.
 
     Raises ``TypeError`` or ``ValueError`` for a wrong argument, ``OSError`` when listening fails.
     """
