@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from browser import Browser, PageSocket
 from services.certificates import serving_context
 
 import taut
@@ -73,3 +75,24 @@ async def website(
     async with taut.serve(handler, "127.0.0.1", 0, ssl=context, process_request=pages, **options) as server:
         site = Website(server, tls)
         yield site
+
+
+class Serving:
+    """A handler that hands its connections to the test, which speaks for the server."""
+
+    def __init__(self) -> None:
+        self.connections: asyncio.Queue[taut.ServerConnection] = asyncio.Queue()
+
+    async def __call__(self, ws: taut.ServerConnection) -> None:
+        self.connections.put_nowait(ws)
+        await ws.wait_closed()
+
+
+async def connected(
+    browser: Browser, site: Website, serving: Serving, protocols: tuple[str, ...] = (), **options: Any
+) -> tuple[PageSocket, taut.ServerConnection]:
+    """Both ends of a connection of a new page."""
+    page = await browser.page(site.page())
+    socket = await page.open(site.uri(), protocols, **options)
+    await socket.opened()
+    return socket, await serving.connections.get()
