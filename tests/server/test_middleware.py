@@ -497,6 +497,54 @@ async def test_closing_the_server_with_layers_around_listeners(tcp: Driver) -> N
     assert ws.close_code == 1001
 
 
+# -- the end -----------------------------------------------------------------------------------------------------------
+
+
+class Closing(taut.Middleware):
+    """Notes the end."""
+
+    def __init__(self, name: str, events: list[Any]) -> None:
+        self.name = name
+        self.events = events
+
+    def closed(self, ws: taut.ServerConnection, info: taut.CloseInfo) -> None:
+        self.events.append((self.name, info.code, ws.state.name))
+        if self.name == "broken":
+            raise ZeroDivisionError
+
+
+async def busy(ws: taut.ServerConnection) -> None:
+    await asyncio.sleep(60)
+
+
+@pytest.mark.parametrize("handler", [echo, Echo, busy])
+async def test_layers_are_told_of_the_end(tcp: Driver, handler: Any, caplog: pytest.LogCaptureFixture) -> None:
+    events: list[Any] = []
+    router = taut.Router(middleware=[Closing("broken", events)])
+    router.add("/", handler, middleware=[Closing("inner", events)], cancel_on_close=True)
+    async with tcp.serve(router, middleware=[Closing("outer", events)]) as server:
+        async with tcp.connect(server) as ws:
+            (served,) = server.connections
+            assert type(served) is taut.ServerConnection  # nothing is in the way of messages
+            await ws.close(4001)
+        while len(events) < 3:
+            await asyncio.sleep(0.001)
+        with pytest.raises(taut.InvalidStatus):
+            await tcp.connect(server, "/missing")
+    assert events == [("inner", 4001, "CLOSED"), ("broken", 4001, "CLOSED"), ("outer", 4001, "CLOSED")]
+    assert [record.message for record in caplog.records if record.exc_info] == ["middleware failed"]
+
+
+async def test_layers_are_told_of_a_connection_that_is_lost(tcp: Driver) -> None:
+    events: list[Any] = []
+    async with tcp.serve(echo, middleware=[Closing("layer", events)]) as server:
+        ws = await tcp.connect(server)
+        ws.abort()
+        while not events:
+            await asyncio.sleep(0.001)
+    assert events == [("layer", 1006, "CLOSED")]
+
+
 # -- messages ----------------------------------------------------------------------------------------------------------
 
 
@@ -608,6 +656,22 @@ async def test_fragments_pass_hooks_as_they_are(tcp: Driver) -> None:
     seen = [event[1:] for event in events if event[1] in ("in", "out")]
     assert isinstance(seen[0][1], AsyncIterator)
     assert seen[1:] == [("out", "c"), ("out", ["d"]), ("out", "ef")]
+
+
+async def test_parts_that_are_passed_on_do_not_pass_hooks(tcp: Driver) -> None:
+    events: list[Any] = []
+
+    async def handler(ws: taut.ServerConnection) -> None:
+        ws.deliver_parts()
+        parts = [await ws.recv()]
+        while not parts[-1].final:
+            parts.append(await ws.recv())
+        await ws.send(str(len(b"".join(part.data for part in parts))))
+
+    async with tcp.connected(handler, server={"middleware": [Recorder("layer", events)]}) as (server, ws):
+        await ws.send([b"x" * 100_000, b"y"])
+        assert await ws.recv() == "100001"
+    assert [event for event in events if event[1] == "in"] == []
 
 
 async def test_recv_with_decode_passes_hooks(tcp: Driver) -> None:

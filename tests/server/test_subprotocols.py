@@ -223,7 +223,20 @@ async def test_what_came_before_is_answered_first(tcp: Driver) -> None:
         assert [frame.code for frame in answers[2:]] == [1007]
 
 
-async def test_what_a_bad_message_precedes_a_close(tcp: Driver) -> None:
+@pytest.mark.parametrize("handler", [echo, Echo])
+async def test_what_is_behind_a_bad_message_is_not_taken(tcp: Driver, handler: Any) -> None:
+    """However much there is of it, and whether reading is paused or not."""
+    headers = [("Sec-WebSocket-Protocol", "json.v1")]
+    options = {"subprotocols": [JSON], "read_limit": 4096, "close_timeout": 5.0}
+    async with tcp.serve(handler, **options) as server, tcp.opened(server, headers) as peer:
+        good = [b'"' + b"x" * 1000 + b'"'] * 100
+        peer.write(b"".join(peer.encode(TEXT, each) for each in [*good, b"{", *good, *good]))
+        answers = await peer.frames_until_close()
+        assert [frame.payload for frame in answers[:-1]] == good
+        assert answers[-1].code == 1007
+
+
+async def test_a_bad_message_before_a_close(tcp: Driver) -> None:
     ended: asyncio.Future[taut.ConnectionClosed] = asyncio.get_running_loop().create_future()
     begun = asyncio.Event()
 

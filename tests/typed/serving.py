@@ -71,6 +71,9 @@ class Visits(taut.Middleware):
     def message_out(self, ws: taut.ServerConnection, message: Any) -> Any:
         return message
 
+    def closed(self, ws: taut.ServerConnection, info: taut.CloseInfo) -> None:
+        ws.logger.info("%s: %d", ws.locals.begun, info.code)
+
 
 async def timed(ws: taut.ServerConnection, call_next: Callable[[], Awaitable[None]]) -> None:
     """A layer that is a function."""

@@ -221,6 +221,7 @@ class ServerConnection(Connection):
                 listener.on_close(self, self._ending_info())
             except Exception as failure:
                 self._report(failure)
+        self.server.passage(self.route).tell_closed(self, self._ending_info())
         if self._task is None:
             self.server.connection_done(self)
         elif self.options.cancel_on_close and listener is None:

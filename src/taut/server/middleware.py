@@ -21,7 +21,7 @@ from ..listener import Listener
 from ..options import check_sequence
 from ..protocol.handshake import refusal
 from ..subprotocols import Offer, Subprotocol
-from ..types import Request, Response
+from ..types import CloseInfo, Request, Response
 from .connection import Handler, ServerConnection
 
 __all__ = ["HandshakeHook", "Layer", "Middleware", "Passage", "check_middleware", "handshake_hooks", "shake_hands"]
@@ -68,6 +68,9 @@ class Middleware:
     def message_out(self, ws: ServerConnection, message: Any) -> Any:
         """Take what the handler sends, and return what leaves, or ``DROP``; what it raises reaches the handler."""
         return message
+
+    def closed(self, ws: ServerConnection, info: CloseInfo) -> None:
+        """The connection is gone, whether its handler has noticed or not. Called exactly once; must not block."""
 
 
 Layer: TypeAlias = Middleware | ConnectionHook
@@ -220,6 +223,7 @@ class Passage:
         self._hooks: tuple[ConnectionHook, ...] = _overriding(every, "connection")
         self._incoming = _overriding(every, "message_in")
         self._outgoing = tuple(reversed(_overriding(every, "message_out")))
+        self._closed = tuple(reversed(_overriding(every, "closed")))
         self._subprotocols = subprotocols
         self._codec = codec
         self._filters: dict[str | None, Filter | None] = {}
@@ -227,6 +231,14 @@ class Passage:
     def around(self, target: Handler | type[Listener]) -> Handler | type[Listener]:
         """``target`` with what runs around it, itself if there is nothing."""
         return _surrounded(self._hooks, target) if self._hooks else target
+
+    def tell_closed(self, ws: ServerConnection, info: CloseInfo) -> None:
+        """Let the layers know that the connection is gone."""
+        for hook in self._closed:
+            try:
+                hook(ws, info)
+            except Exception as exc:
+                ws.logger.error("middleware failed", exc_info=exc)
 
     def filter_for(self, subprotocol: str | None) -> Filter | None:
         """What stands between the wire and the handler, once this subprotocol is agreed on; None for nothing."""

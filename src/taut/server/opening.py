@@ -285,7 +285,7 @@ class Opening(asyncio.Protocol):
         server.tally.handshake_times.observe(time.monotonic() - self._started)
         match = connection.match
         target = cast("Handler | type[Listener]", server.handler if match is None else match.route.target)
-        passage = server.passage(None if match is None else match.route)
+        passage = server.passage(connection.route)
         if (message_filter := passage.filter_for(connection.subprotocol)) is not None:
             connection.pass_through(message_filter)
         connection.begin(self.transport, session, passage.around(target))
