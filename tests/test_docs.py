@@ -144,7 +144,9 @@ def test_a_block_compiles(block: Block) -> None:
 
 def test_every_block_is_of_a_known_kind() -> None:
     known = {"", "python", "python run", "python server", "python client", "output"}
-    known |= {"nginx", "nginx main", "haproxy", "systemd", "dockerfile", "yaml"}  # see interop/test_deployment.py
+    known |= {"nginx", "nginx main", "haproxy"}  # see interop/test_deployment.py
+    known |= {"systemd", "dockerfile", "yaml"}  # see workers/test_deployed.py
+    known |= {"javascript"}  # see interop/test_chromium_closing.py
     assert [str(block) for block in BLOCKS if block.info not in known] == []
     for before, block in itertools.pairwise(BLOCKS):
         if block.info == "output":

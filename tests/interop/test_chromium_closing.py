@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import trustme
 from browser import BrowserError, Page, browsing
+from pages import BLOCKS
 from services import Chromium
 
 import taut
@@ -151,9 +152,50 @@ async def test_pages_that_come_while_the_server_drains(chromium: Chromium) -> No
         assert await socket.closed() == (1012, "service restart", True)
         late = await page.open(site.uri())
         await late.failed()
-        assert site.refused == {503: 1}
+        assert set(site.refused) == {503}
         released.set()
         await drain
+
+
+# -- scripts of the documentation ------------------------------------------------------------------------------
+
+
+def script(page: str) -> str:
+    (found,) = [block.text for block in BLOCKS if block.page.name == page and block.info == "javascript"]
+    return found
+
+
+async def test_the_script_that_connects_again(chromium: Chromium) -> None:
+    serving = Serving()
+    async with website(serving) as site, browsing(chromium.devtools) as browser:
+        page = await browser.page(site.page())
+        port = site.server.port
+        await page.run(f"const uri = a0; {script('production.md')} connect()", site.uri())
+        first = await serving.connections.get()
+        await site.server.drain(10, spread=0, retry_after=0.1)
+        assert first.close_info is not None
+        assert first.close_info.reason.startswith("service restart retry-after=")
+        async with taut.serve(serving, "127.0.0.1", port) as successor:
+            second = await serving.connections.get()
+            assert second.server is successor
+            second.abort()
+            assert (await serving.connections.get()).server is successor
+
+
+async def test_the_script_for_pages_that_are_left(chromium: Chromium) -> None:
+    serving = Serving()
+    async with website(serving) as site, browsing(chromium.devtools) as browser:
+        page = await browser.page(site.page())
+        connect = "let ws; const connect = () => { ws = new WebSocket(a0); }; connect();"
+        await page.run(f"{connect} {script('closing.md')}", site.uri())
+        first = await serving.connections.get()
+        await page.go(site.page("localhost"))
+        await first.wait_closed()
+        back = page.event("Page.frameNavigated")
+        await page.run("history.back()")
+        await back
+        second = await serving.connections.get()
+        assert not second.closed
 
 
 # -- TLS -------------------------------------------------------------------------------------------------------

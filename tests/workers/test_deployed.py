@@ -142,7 +142,7 @@ def test_the_container(deployed: Path, start: Start) -> None:
     program, *arguments = command_of_the_container()
     assert program == "taut"
     assert drain_of(arguments) + KILLED_AFTER < 45
-    assert "docker stop --time 45" in (DOCS / "deployment.md").read_text()
+    assert "docker stop -t 45" in (DOCS / "deployment.md").read_text()
     here = {"0.0.0.0": "127.0.0.1", "9090": "0"}
     arguments = [here.get(argument, argument) for argument in arguments]
     process = start(*arguments, "--port", "0", command=[*PYTHON, "-m", "taut"])
