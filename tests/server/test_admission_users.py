@@ -11,6 +11,7 @@ import pytest
 from network import Driver
 
 import taut
+from taut.observability import snapshot
 
 
 def by_query(ws: taut.ServerConnection, request: taut.Request) -> None:
@@ -56,6 +57,8 @@ async def test_one_too_many_is_answered_with_429(tcp: Driver, limited: Any) -> N
             await ws.send("back")
             assert await ws.recv() == "back"
         assert server.stats.rejected == {"max_connections_per_user": 1}
+        assert server.stats.refused == {429: 1}
+        assert [["rejected"], 0] in snapshot(server)["metrics"]["taut_handshakes"]  # it is counted once
 
 
 async def test_nobody_is_not_counted(tcp: Driver, limited: Any) -> None:

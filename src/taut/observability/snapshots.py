@@ -90,7 +90,7 @@ def snapshot(server: Server) -> Snapshot:
         "answered": sum(count for status, count in stats.refused.items() if status < 400),
         "timed_out": stats.timed_out,
         "failed": stats.failed,
-        "rejected": sum(stats.rejected.values()),
+        "rejected": server.admission.turned_away,  # those over other limits are refused, and counted there
     }
     metrics: dict[str, list[list[Any]]] = {
         "taut_ready": [[[], int(server.ready)]],

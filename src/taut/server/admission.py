@@ -109,6 +109,8 @@ class Admission:
     def __init__(self, server: Server, settings: serve) -> None:
         self.rejected: Counter[str] = Counter()
         """How many were refused, by the name of the limit."""
+        self.turned_away = 0
+        """How many of them before anything was read, which is no handshake that ended in some way."""
         self._server = server
         self._limits = settings.limits
         self._trusted: TrustedProxies = settings.trusted_proxies
@@ -240,6 +242,7 @@ class Admission:
 
     def _refuse(self, sock: socket.socket, address: Any, limit: str) -> None:
         self._reject(limit, address)
+        self.turned_away += 1
         if self._secure:
             sock.close()
         else:

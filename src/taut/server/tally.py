@@ -31,7 +31,8 @@ class ServerStats:
 
     What became of opening handshakes, each counted once: ``accepted``, a connection was opened; ``refused``, by the
     status of the answer; ``timed_out``; ``failed``, the client left, or its TLS was broken.  ``rejected``: connections
-    that were not let in, by the name of the limit, before any handshake.  ``rate_exceeded``: connections that were
+    that were not let in, by the name of the limit; those over a limit per user, of a route, or shared with other
+    servers were told so in a handshake, and are among ``refused`` as well.  ``rate_exceeded``: connections that were
     closed over their ``rate_limits``.
     """
 
