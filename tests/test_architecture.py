@@ -81,7 +81,7 @@ THIRD_PARTIES = {
     "subprotocols": {"msgspec", "orjson"},
     "workers": {"uvloop"},
     "cli": {"prompt_toolkit"},
-    "observability": {"prometheus_client"},
+    "observability": {"opentelemetry", "prometheus_client"},
 }
 COMPILED_AGAINST = {"cpython", "cython", "libc"}  # what Cython files cimport beside us
 TYPING_ONLY = {"typing_extensions"}  # every type checker brings it along for stubs

@@ -35,6 +35,11 @@ def check_events(value: object) -> tuple[Events, ...]:
     return cast("tuple[Events, ...]", tuple(given))
 
 
+def _has_own(events: Events, name: str) -> bool:
+    """Whether there is more to a callback than the empty one of ``Events``."""
+    return getattr(getattr(events, name), "__func__", None) is not getattr(Events, name)
+
+
 class Watcher:
     """What a connection that is watched has beside itself."""
 
@@ -89,7 +94,7 @@ class Watcher:
     def opened(self, session: Session) -> None:
         """The connection is open: from now on there are frames."""
         self._session = session
-        if any(getattr(type(each), name) is not getattr(Events, name) for each in self._events for name in _OF_FRAMES):
+        if any(_has_own(each, name) for each in self._events for name in _OF_FRAMES):
             session.observe_frames(self._ask)
         self.tell("on_open")
 

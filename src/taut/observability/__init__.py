@@ -10,10 +10,12 @@ from .health import health_routes, metrics_routes
 from .logs import JSONFormatter
 from .metrics import PrometheusMetrics, expose
 from .snapshots import merge, retired, snapshot
+from .tracing import Tracing
 
 __all__ = [
     "JSONFormatter",
     "PrometheusMetrics",
+    "Tracing",
     "dump_connections",
     "dump_on_signal",
     "expose",
