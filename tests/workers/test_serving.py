@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import ssl
@@ -10,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import trustme
-from commands import TIMEOUT
-from supervised import Supervised
+from commands import PYTHON, TIMEOUT
+from supervised import APP, Supervised
 
 import taut
 import taut.sync
@@ -112,6 +113,46 @@ def wait_until_nobody_listens(server: Supervised) -> None:
                 return
         time.sleep(0.01)
     raise AssertionError("somebody still listens")
+
+
+@pytest.mark.parametrize("workers", [[], ["--workers", "1"]], ids=["alone", "worker"])
+def test_the_log_as_json(start: Start, workers: list[str]) -> None:
+    server = start("app:handler", "--port", "0", "--log-format", "json", *workers)
+    ask(server.uri, "hello")
+    assert server.finish() == 0
+    lines = [json.loads(line) for line in server.text.splitlines() if not line.startswith("serving ")]
+    assert "taut.server" in {line["logger"] for line in lines}
+    assert any(line.get("close_code") == 1000 for line in lines)
+
+
+def test_an_application_that_logs_by_itself(start: Start, app: Path) -> None:
+    app.write_text(f"import logging\nlogging.basicConfig(format='mine: %(message)s', level=logging.INFO)\n{APP}")
+    server = start("app:handler", "--port", "0")
+    server.wait_for("^mine: server listening on ")
+    assert server.finish() == 0
+    assert all(line.startswith(("mine: ", "serving ")) for line in server.text.splitlines())
+
+
+PROGRAM = """
+import taut.workers
+
+if __name__ == "__main__":
+    taut.workers.run("app:handler", "127.0.0.1", 0, workers=2, max_size=5)
+    print("over")
+"""
+
+
+def test_workers_of_a_program(start: Start, app: Path) -> None:
+    (app.parent / "program.py").write_text(PROGRAM)
+    server = start(command=[*PYTHON, "program.py"])
+    port = server.wait_for(r"server listening on 127\.0\.0\.1:(\d+)", 2)[0][1]
+    with taut.sync.connect(f"ws://127.0.0.1:{port}/") as ws:
+        ws.send("hello!")
+        with pytest.raises(taut.ConnectionClosed):
+            ws.recv()
+        assert ws.close_code == 1009
+    assert server.finish() == 0
+    assert server.text.endswith("over\n")
 
 
 SERVER = """

@@ -129,7 +129,7 @@ def _add_logging(parser: argparse.ArgumentParser) -> None:
 def serve_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The arguments of ``taut.serve`` that were given: what was not given may be said by the application."""
     given: dict[str, Any] = {
-        "origins": "*" if arguments.origin == ["*"] else arguments.origin or None,
+        "origins": arguments.origin or None,
         "trusted_proxies": arguments.trusted_proxy or None,
         "proxy_protocol": arguments.proxy_protocol or None,
         "max_size": arguments.max_size,

@@ -267,7 +267,7 @@ class Opening(asyncio.Protocol):
         if session is None:
             self._failed(RuntimeError("a hook answered 101 by itself, which is not its part: let the server accept"))
             return
-        if server.draining or not server.is_serving():
+        if server.draining or server.closing.done():
             self._turn_away()
             return
         head = encode_response(response)  # before anything is final: what a hook has made of it may be wrong

@@ -40,7 +40,7 @@ class Totals:
     def ended(self, child: Child) -> None:
         """Keep what it has counted."""
         if child.snapshot is not None:
-            self._gone = [merge([*self._gone, retired(child.snapshot)])]
+            self._gone = [_sum([*self._gone, retired(child.snapshot)])]
 
     async def take(self, children: Iterable[Child]) -> Snapshot:
         """The sum of all that are there, and of those that were."""
@@ -52,9 +52,15 @@ class Totals:
             child.snapshot for child in there if child.state is not ChildState.ENDED and child.snapshot is not None
         ]
         serving = sum(child.state is ChildState.SERVING for child in there)
-        total = merge([*self._gone, *known])
+        total = _sum([*self._gone, *known])
         total["metrics"] |= {"taut_workers": [[[], serving]], "taut_worker_exits": [[[], self.exits]]}
         return total
+
+
+def _sum(snapshots: Sequence[Snapshot]) -> Snapshot:
+    """The sum of those that can be added: after an upgrade, the workers may run another version of taut than this."""
+    version = merge([])["version"]
+    return merge([each for each in snapshots if each.get("version") == version])
 
 
 @asynccontextmanager

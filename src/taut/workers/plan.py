@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -45,6 +46,8 @@ class Plan:
         if self.key is not None and self.certificate is None:
             raise ValueError(f"key is the private key of a certificate, and there is no certificate, but {self.key!r}")
         check_number("drain", self.drain, least=0)
+        if math.isinf(self.drain):
+            raise ValueError("drain must be a finite number of seconds")
         check_number("start_timeout", self.start_timeout, above=0)
         for name, value, known in [("log_format", self.log_format, FORMATS), ("log_level", self.log_level, LEVELS)]:
             if value not in known:
