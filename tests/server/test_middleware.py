@@ -121,6 +121,19 @@ async def test_only_what_is_overridden_is_called(tcp: Driver) -> None:
         assert not server.has_hooks
 
 
+async def test_names_that_clients_make_up_are_not_kept(tcp: Driver) -> None:
+    router = taut.Router(select_subprotocol=lambda ws, offered: offered[0], middleware=[Recorder("layer", [])])
+    router.add("/", echo, subprotocols=[JSON])
+    async with tcp.serve(router) as server:
+        passage = server.passage(router.routes[0])
+        before = len(passage._filters)
+        for n in range(3):
+            async with tcp.connect(server, subprotocols=[f"made-up-{n}"]) as ws:
+                assert ws.subprotocol == f"made-up-{n}"
+        assert len(passage._filters) == before
+        assert len(server._passages) == 1
+
+
 # -- the handshake -----------------------------------------------------------------------------------------------------
 
 

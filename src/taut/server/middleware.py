@@ -221,12 +221,12 @@ class Passage:
         self.handshake_hooks = handshake_hooks(layers)
         every = (*outer, *layers)
         self._hooks: tuple[ConnectionHook, ...] = _overriding(every, "connection")
-        self._incoming = _overriding(every, "message_in")
-        self._outgoing = tuple(reversed(_overriding(every, "message_out")))
         self._closed = tuple(reversed(_overriding(every, "closed")))
-        self._subprotocols = subprotocols
-        self._codec = codec
-        self._filters: dict[str | None, Filter | None] = {}
+        incoming = _overriding(every, "message_in")
+        outgoing = tuple(reversed(_overriding(every, "message_out")))
+        self._filters = {name: Filter(each, incoming, outgoing) for name, each in subprotocols.codecs.items()}
+        needed = codec is not None or incoming or outgoing
+        self._filter = Filter(codec, incoming, outgoing) if needed else None
 
     def around(self, target: Handler | type[Listener]) -> Handler | type[Listener]:
         """``target`` with what runs around it, itself if there is nothing."""
@@ -242,8 +242,4 @@ class Passage:
 
     def filter_for(self, subprotocol: str | None) -> Filter | None:
         """What stands between the wire and the handler, once this subprotocol is agreed on; None for nothing."""
-        if subprotocol not in self._filters:
-            codec = self._codec if subprotocol is None else self._subprotocols.codecs.get(subprotocol, self._codec)
-            needed = codec is not None or self._incoming or self._outgoing
-            self._filters[subprotocol] = Filter(codec, self._incoming, self._outgoing) if needed else None
-        return self._filters[subprotocol]
+        return self._filter if subprotocol is None else self._filters.get(subprotocol, self._filter)
