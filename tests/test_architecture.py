@@ -205,7 +205,7 @@ def test_the_sources_are_read() -> None:
         "server/connection.py"
     )
     assert {"taut.protocol.session", "taut.errors", "libc.stdint", "time"} <= targets("drivers/stream.pyx")
-    assert {"taut.protocol.session", "libc.stdint"} <= targets("drivers/sending.pxd")
+    assert {"taut.protocol.session", "libc.stdint"} <= targets("drivers/writing.pxd")
     assert {"taut.protocol.session", "typing"} <= targets("drivers/stream.pyi")
     assert {each.typing for each in imports(ROOT / "errors.py") if each.target == "taut.types"} == {True}
 

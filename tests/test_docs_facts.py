@@ -36,9 +36,10 @@ LIMITS = DOCS / "limits.md"
 
 def test_the_defaults_of_options_are_as_the_table_says() -> None:
     written = {named(row[0])[0]: ast.literal_eval(named(row[1])[0]) for row in rows(section(LIMITS, "Options"))}
-    flags = {"strict_pongs", "cancel_on_close"}
+    flags = {"strict_pongs", "cancel_on_close", "overflow"}
     for flag in flags:
-        assert f"`{flag}` (`{defaults(taut.ConnectionOptions)[flag]}`)" in "\n".join(section(LIMITS, "Options"))
+        default = str(defaults(taut.ConnectionOptions)[flag]).replace("close", '"close"')
+        assert f"`{flag}` (`{default}`" in "\n".join(section(LIMITS, "Options"))
     options = defaults(taut.ConnectionOptions)
     on_both = {name: defaults(taut.serve)[name] for name in ("open_timeout", "max_head", "max_headers")}
     assert on_both == {name: CONNECT_DEFAULTS[name] for name in on_both}
@@ -76,8 +77,9 @@ def test_the_fixed_limits_are_as_the_table_says() -> None:
         importlib.import_module(f"taut.{name}")
         for name in ("connection.connection", "server.opening", "client.session.supervision")
     )
-    session, sending = (
-        (ROOT / "src" / "taut" / name).read_text() for name in ("protocol/session.pyx", "drivers/sending.pxd")
+    session, sending, outbox = (
+        (ROOT / "src" / "taut" / name).read_text()
+        for name in ("protocol/session.pyx", "drivers/sending.pxd", "drivers/outbox.pxd")
     )
 
     def constant(source: str, name: str) -> int:
@@ -95,6 +97,7 @@ def test_the_fixed_limits_are_as_the_table_says() -> None:
         connection._GRACE,
         connection._LINGER,
         opening._LINGER,
+        constant(outbox, "COST"),
         constant(sending, "BUDGET"),
         ContextPool().size,
     ]

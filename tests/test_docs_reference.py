@@ -121,6 +121,7 @@ OBJECTS = [
 ]
 RECORDS = [
     "Attempt",
+    "BroadcastResult",
     "CloseInfo",
     "Frame",
     "Loss",
@@ -201,7 +202,7 @@ def test_the_reference_has_every_argument_of_a_signature(name: str) -> None:
     assert ENTRIES[name].arguments == arguments
 
 
-MEMBERS = ["CloseCode", "Opcode", "State", "SessionState", "Initiator"]
+MEMBERS = ["CloseCode", "Opcode", "SendStatus", "State", "SessionState", "Initiator"]
 
 
 @pytest.mark.parametrize("name", MEMBERS)

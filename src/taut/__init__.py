@@ -77,6 +77,7 @@ from .server.tally import ServerStats
 from .subprotocols import JSONSubprotocol, Subprotocol
 from .types import (
     Attempt,
+    BroadcastResult,
     CloseCode,
     CloseInfo,
     ConnectionOptions,
@@ -89,12 +90,14 @@ from .types import (
     RateLimits,
     Request,
     Response,
+    SendStatus,
     State,
 )
 
 __all__ = [
     "Ack",
     "Attempt",
+    "BroadcastResult",
     "CertificateError",
     "ClientConnection",
     "CloseCode",
@@ -154,6 +157,7 @@ __all__ = [
     "Response",
     "Route",
     "Router",
+    "SendStatus",
     "Server",
     "ServerCertificate",
     "ServerConnection",

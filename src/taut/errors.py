@@ -267,7 +267,7 @@ class ReconnectFailed(ConnectError):
 class QueueFull(WebSocketException):
     """A message was refused because the queue holds as much as it may; ``size`` of it, and the limits.
 
-    ``option``: the limit that was reached, "max_messages" or "max_bytes".
+    ``option``: the limit that was reached, "max_messages" or "max_bytes" of an ``OfflineQueue``, or "outbox_limit".
     """
 
     def __init__(self, size: int, limit: int, option: str) -> None:

@@ -27,5 +27,8 @@ class Listener:
     def on_pong(self, ws: Connection, data: bytes) -> None:
         """A Pong has arrived that answers no ``ws.ping()``."""
 
+    def on_drain(self, ws: Connection) -> None:
+        """What had to wait has left: after ``send_nowait`` returned ``BUFFERED`` or ``DROPPED``, go on sending."""
+
     def on_close(self, ws: Connection, info: CloseInfo) -> None:
         """The connection is gone; ``info`` tells who closed it, with what, and why. Called exactly once."""

@@ -27,7 +27,8 @@ __all__ = [
 
 CONNECTION_OPTIONS = frozenset(field.name for field in fields(ConnectionOptions))
 """The names of what governs an open connection."""
-_SIZES_OR_NONE = ("max_size", "max_frame_size", "max_fragments")
+_SIZES_OR_NONE = ("max_size", "max_frame_size", "max_fragments", "fragment_size")
+_POLICIES = ("close", "drop_oldest", "drop_newest", "wait")
 _SIZES = ("read_limit", "write_limit", "outbox_limit")
 _TIMES = ("ping_interval", "ping_timeout", "close_timeout")
 _FLAGS = ("strict_pongs", "cancel_on_close")
@@ -141,6 +142,8 @@ def connection_options(given: Mapping[str, Any]) -> ConnectionOptions:
             check_number(name, value, above=0, optional=True)
         elif name in _FLAGS and not isinstance(value, bool):
             raise TypeError(f"{name} must be True or False, not {value!r}")
+        elif name == "overflow" and value not in _POLICIES:
+            raise ValueError(f"overflow must be one of {', '.join(map(repr, _POLICIES))}, not {value!r}")
         elif name == "rate_limits":
             check_rates(value)
     return ConnectionOptions(**given)

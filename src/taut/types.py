@@ -9,10 +9,11 @@ from __future__ import annotations
 import enum
 from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
-from typing import TypeAlias, cast
+from typing import Literal, TypeAlias, cast
 
 __all__ = [
     "Attempt",
+    "BroadcastResult",
     "BytesLike",
     "CloseCode",
     "CloseInfo",
@@ -23,9 +24,11 @@ __all__ = [
     "HeadersLike",
     "Initiator",
     "Opcode",
+    "Overflow",
     "RateLimits",
     "Request",
     "Response",
+    "SendStatus",
     "Sendable",
     "State",
 ]
@@ -37,6 +40,8 @@ Sendable: TypeAlias = (
     str | BytesLike | Iterable[str] | Iterable[BytesLike] | AsyncIterable[str] | AsyncIterable[BytesLike]
 )
 """What a message may be when sent: whole, or in fragments."""
+Overflow: TypeAlias = Literal["wait", "close", "drop_oldest", "drop_newest"]
+"""What happens to a message, or to its connection, when there is no room for it."""
 
 
 class Opcode(enum.IntEnum):
@@ -88,6 +93,26 @@ class Initiator(enum.Enum):
     """The peer sent the first Close frame."""
     NETWORK = "network"
     """The byte stream ended without a Close frame from either side."""
+
+
+class SendStatus(enum.Enum):
+    """What became of a message that was sent without waiting."""
+
+    SENT = "sent"
+    """It was written, and no more than ``write_limit`` bytes are unsent."""
+    BUFFERED = "buffered"
+    """It was taken, and waits: more than ``write_limit`` bytes are unsent, or a fragmented message is being sent."""
+    DROPPED = "dropped"
+    """It was not taken: there was no room for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class BroadcastResult:
+    """For how many connections a broadcast was ``sent``, ``buffered`` or ``dropped``, as ``SendStatus`` has it."""
+
+    sent: int
+    buffered: int
+    dropped: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,7 +325,9 @@ class ConnectionOptions:
     limit.
     ``read_limit``: unread bytes at which reading from the peer pauses.  ``write_limit``: unsent bytes at
     which ``send`` waits.  ``ping_interval``, ``ping_timeout``, ``close_timeout``: seconds, None to disable.
-    ``outbox_limit``: unsent bytes at which a peer that ``send_nowait`` and ``broadcast`` do not wait for is given up.
+    ``outbox_limit``: unsent bytes at which there is no room for the messages of ``send_nowait`` and ``broadcast``.
+    ``overflow``: what happens then: "close", "drop_oldest", "drop_newest" or "wait".
+    ``fragment_size``: a larger message (bytes) is sent in fragments of this size, None for never.
     ``strict_pongs``: insist on a Pong; otherwise any received byte proves that the peer is alive.
     ``cancel_on_close``: cancel the handler once its connection is closed (servers).
     ``rate_limits``: how fast the peer may send.
@@ -312,6 +339,8 @@ class ConnectionOptions:
     read_limit: int = 1 << 18
     write_limit: int = 1 << 15
     outbox_limit: int = 1 << 23
+    overflow: Overflow = "close"
+    fragment_size: int | None = 1 << 20
     ping_interval: float | None = 20.0
     ping_timeout: float | None = 20.0
     close_timeout: float | None = 10.0

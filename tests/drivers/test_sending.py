@@ -89,12 +89,14 @@ async def test_other_messages_wait_for_a_fragmented_one(driver: Driver) -> None:
         await asyncio.sleep(0.01)
         assert not second.done()
         assert not third.done()
-        with pytest.raises(taut.ConcurrencyError):
-            ws.send_nowait("now or never")
+        assert ws.send_nowait("in its turn") is taut.SendStatus.BUFFERED
+        assert taut.broadcast([ws], "with the others") == taut.BroadcastResult(0, 1, 0)
+        assert ws.stats.messages_waiting == 3
         gate.set()
         await asyncio.gather(first, second, third)
-        assert [await ws.recv() for _ in range(3)] == ["slow 1, slow 2, slow 3", "quick 1, quick 2", "whole"]
-        ws.send_nowait("now")
+        assert await ws.recv() == "slow 1, slow 2, slow 3"
+        assert [await ws.recv() for _ in range(4)] == ["whole", "quick 1, quick 2", "in its turn", "with the others"]
+        assert ws.send_nowait("now") is taut.SendStatus.SENT
         assert await ws.recv() == "now"
 
 

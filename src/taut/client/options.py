@@ -35,7 +35,7 @@ from ..protocol.headers import basic_authorization
 from ..protocol.http1 import encode_connect
 from ..protocol.uri import WebSocketURI
 from ..subprotocols import Offer, Subprotocol, check_codec, check_subprotocols
-from ..types import ConnectionOptions, DeflateOptions, Headers, HeadersLike, RateLimits
+from ..types import ConnectionOptions, DeflateOptions, Headers, HeadersLike, Overflow, RateLimits
 from .dialling.certificates import parse_pins
 from .dialling.proxies import ProxyURL, need_socks, parse_proxies
 
@@ -88,6 +88,8 @@ class ConnectArguments(TypedDict, total=False):
     read_limit: int
     write_limit: int
     outbox_limit: int
+    overflow: Overflow
+    fragment_size: int | None
     ping_interval: float | None
     ping_timeout: float | None
     close_timeout: float | None

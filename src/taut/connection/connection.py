@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, cast
 
 from ..drivers.keepalive import unwatch, watch
+from ..drivers.outbox import Entry
 from ..drivers.stream import StreamDriver
 from ..errors import closed_error
 from ..protocol.inbox import Fragment
@@ -26,7 +27,7 @@ from ..protocol.session import Session, cut_reason, valid_close_code
 from ..subprotocols import Subprotocol
 from ..types import BytesLike, ConnectionOptions, Data, Opcode, Request, Response
 from .facts import FACTS, Facts
-from .fragments import Fragments, is_sendable, is_whole, send_fragments
+from .fragments import Fragments, is_sendable, send_fragments
 from .watching import Watcher
 
 __all__ = ["Connection"]
@@ -46,7 +47,6 @@ class Connection(Facts, StreamDriver, asyncio.BufferedProtocol):
         "_drain_futures",
         "_end_timer",
         "_ended",
-        "_fragment_lock",
         "_patience",
         "_pong_futures",
         "watcher",
@@ -60,7 +60,6 @@ class Connection(Facts, StreamDriver, asyncio.BufferedProtocol):
         self._pong_futures: dict[bytes, asyncio.Future[float]] | None = None
         self._end_timer: asyncio.TimerHandle | None = None
         self._patience: asyncio.TimerHandle | None = None
-        self._fragment_lock: asyncio.Lock | None = None
         self._ended = False
         self.watcher: Watcher | None = None  # where somebody wants to know of every step
 
@@ -93,6 +92,19 @@ class Connection(Facts, StreamDriver, asyncio.BufferedProtocol):
     def _taking(self, on_message: Callable[[Any, Any], object]) -> Callable[[Any, Any], object]:
         """What a driver has to call so that ``on_message`` is called with what a handler would receive."""
         return on_message
+
+    def _outbox_counts(self) -> tuple[int, int, int, int, int, int]:
+        box = self.outbox
+        if box is None:
+            return super()._outbox_counts()
+        return (
+            box.waiting,
+            box.dropped_oldest,
+            box.dropped_newest,
+            box.dropped_at_end,
+            box.bytes_dropped,
+            box.conflated,
+        )
 
     # -- receiving ---------------------------------------------------------------------------------------------
 
@@ -130,52 +142,71 @@ class Connection(Facts, StreamDriver, asyncio.BufferedProtocol):
 
     # -- sending -----------------------------------------------------------------------------------------------
 
-    async def _send_slow(self, message: object, text: bool | None, compress: bool | None) -> None:
-        """Everything but a whole message on an open connection."""
+    async def _send_slow(self, message: object, text: bool | None, compress: bool | None, urgent: bool) -> None:
+        """A message in fragments, in its turn; or anything on a connection that is closing."""
         if isinstance(message, Mapping):
             raise TypeError("a message must not be a mapping: iterating over it would send its keys")
         if not is_sendable(message):
             kind = type(message).__name__
             raise TypeError(f"a message must be str, bytes-like, or an iterable or async iterable of these, not {kind}")
-        if self._fragment_lock is None:
-            self._fragment_lock = asyncio.Lock()
-        async with self._fragment_lock:
-            if self.session.phase_name in ("CLOSE_SENT", "CLOSED"):
-                await self.wait_closed()
-                raise closed_error(self._ending_info())
-            if is_whole(message):
-                super().send_nowait(message, text=text, compress=compress)
-            else:
-                self.fragmenting = True
-                try:
-                    await send_fragments(self, cast(Fragments, message), text, compress)
-                finally:
-                    self.fragmenting = False
-        if self.write_paused:
+        await self._refuse_if_closing()
+        await self.take_turn(urgent)
+        try:
+            await self._refuse_if_closing()
+            await send_fragments(self, cast(Fragments, message), text, compress)
+        finally:
+            self.end_turn()
+        if self._is_behind:
             await self._drain()
+
+    async def take_turn(self, urgent: bool = False) -> None:
+        """Wait until what was sent before has left; nobody else sends a message until ``end_turn``."""
+        turn = self._ask_turn(urgent)
+        if turn is not None:
+            try:
+                await turn
+            except BaseException:
+                self._give_back_turn(turn)
+                raise
+
+    async def _refuse_if_closing(self) -> None:
+        if self.session.phase_name in ("CLOSE_SENT", "CLOSED"):
+            await self.wait_closed()
+            raise closed_error(self._ending_info())
 
     async def drain(self) -> None:
-        """Wait while more than ``write_limit`` bytes are unsent: for those who use ``send_nowait``.
+        """Wait until nothing waits in the outbox and at most ``write_limit`` bytes are unsent.
 
-        Raises ``ConnectionClosed`` if the connection is lost meanwhile.
+        For those who use ``send_nowait``. Raises ``ConnectionClosed`` if the connection is lost meanwhile.
         """
-        if self.write_paused:
+        if self._is_behind:
             await self._drain()
+
+    async def make_room(self) -> None:
+        """Wait while more than ``write_limit`` bytes are unsent: for the fragments of a message."""
+        while self.write_paused and not self.closed:
+            await self._change()
+        if self.closed:
+            raise closed_error(self._ending_info())
 
     def break_off(self) -> None:
         """A fragmented message cannot be completed: the peer waits for the rest of it, and nothing else can be sent."""
         if not self.closed:
             self._start_close(1011, "a fragmented message was broken off")
 
-    async def _drain(self) -> None:
-        while self.write_paused and not self.closed:
-            future = self.loop.create_future()
-            if self._drain_futures is None:
-                self._drain_futures = []
-            self._drain_futures.append(future)
-            await future
-        if self.closed:
+    async def _drain(self, entry: Entry | None = None) -> None:
+        while self._is_behind and not self.closed:
+            await self._change()
+        if self.closed or (entry is not None and entry.lost):
             raise closed_error(self._ending_info())
+
+    async def _change(self) -> None:
+        """Wait until the transport takes more, or the connection is lost."""
+        future = self.loop.create_future()
+        if self._drain_futures is None:
+            self._drain_futures = []
+        self._drain_futures.append(future)
+        await future
 
     def _writable(self) -> None:
         futures, self._drain_futures = self._drain_futures, None
@@ -198,16 +229,14 @@ class Connection(Facts, StreamDriver, asyncio.BufferedProtocol):
             self._pong_futures = {}
         self._pong_futures[payload] = future
         self.flush_output()
-        if self.write_paused:
-            await self._drain()
+        await self.make_room()
         return future
 
     async def pong(self, data: str | BytesLike = b"") -> None:
         """Send an unsolicited Pong (RFC 6455, 5.5.3); Pings are answered without it. ``data``: at most 125 bytes."""
         self.session.pong(data.encode() if isinstance(data, str) else bytes(data))
         self.flush_output()
-        if self.write_paused:
-            await self._drain()
+        await self.make_room()
 
     def _control_events(self, events: list[tuple[int, bytes, float]]) -> None:
         for opcode, payload, round_trip in events:

@@ -15,7 +15,17 @@ __all__ = ["FACTS", "Facts", "Stats", "add_totals"]
 
 FACTS = ("_id", "_peer", "_request", "_response", "logger", "opened_at", "options", "subprotocol")
 """The slots that a class needs to be told about by ``Facts``."""
-TOTALS = ("messages_received", "messages_sent", "bytes_received", "bytes_sent")
+TOTALS = (
+    "messages_received",
+    "messages_sent",
+    "bytes_received",
+    "bytes_sent",
+    "dropped_oldest",
+    "dropped_newest",
+    "dropped_at_end",
+    "bytes_dropped",
+    "messages_conflated",
+)
 """What of ``Stats`` only grows, and can be added up over connections."""
 _NO_SLOTS: tuple[str, ...] = ()  # beside a driver, which is compiled, no base may have any
 
@@ -26,6 +36,11 @@ class Stats:
 
     ``messages_confirmed``: how many of the messages sent the peer is known to have received, by a Pong that answers a
     Ping sent after them, or by its answer to our Close frame.
+
+    Of messages that could not leave at once: ``messages_waiting``, now; those that were dropped, ``dropped_oldest`` and
+    ``dropped_newest`` by a policy, ``dropped_at_end`` because the connection ended before they had left;
+    ``bytes_dropped``; ``messages_conflated``, replaced by a later one of the same key. Every message that was taken, or
+    dropped at once, is counted once, here or in ``messages_sent``.
     """
 
     messages_received: int
@@ -35,6 +50,17 @@ class Stats:
     unread: int
     unsent: int
     messages_confirmed: int
+    messages_waiting: int
+    dropped_oldest: int
+    dropped_newest: int
+    dropped_at_end: int
+    bytes_dropped: int
+    messages_conflated: int
+
+    @property
+    def messages_dropped(self) -> int:
+        """The messages that were dropped, for whatever reason."""
+        return self.dropped_oldest + self.dropped_newest + self.dropped_at_end
 
 
 class Facts:
@@ -66,6 +92,10 @@ class Facts:
     def _address(self, name: str) -> Any:
         """What the byte stream says of ``name``, "sockname" or "peername"; None without one."""
         raise NotImplementedError
+
+    def _outbox_counts(self) -> tuple[int, int, int, int, int, int]:
+        """The last fields of ``Stats``, for those that have an outbox."""
+        return 0, 0, 0, 0, 0, 0
 
     def record_handshake(self, request: Request, response: Response | None = None) -> None:
         """What has been exchanged in the opening handshake so far."""
@@ -156,6 +186,7 @@ class Facts:
             s.unread,
             self.unsent if self._has_stream() else 0,
             s.messages_confirmed,
+            *self._outbox_counts(),
         )
 
     def __repr__(self) -> str:

@@ -22,7 +22,7 @@ from ..errors import ConnectionClosed, ConnectionClosedError, DecodeError, Messa
 from ..protocol.inbox import Fragment
 from ..protocol.session import valid_close_code
 from ..subprotocols import Subprotocol
-from ..types import BytesLike, CloseCode, Data
+from ..types import BytesLike, CloseCode, Data, SendStatus
 from .connection import Connection
 from .facts import Facts
 from .fragments import is_whole
@@ -216,7 +216,7 @@ class Filtered(Filtering, Connection):
         message, text = self._prepare(message, text)
         return _DROPPED if message is DROP else super().send(message, text=text, **options)
 
-    def send_nowait(self, message: Any, *, text: bool | None = None, **options: Any) -> Any:
+    def send_nowait(self, message: Any, *, text: bool | None = None, **options: Any) -> SendStatus:
         """Send a value without waiting; see ``send``."""
         message, text = self._prepare(message, text)
-        return None if message is DROP else super().send_nowait(message, text=text, **options)
+        return SendStatus.DROPPED if message is DROP else super().send_nowait(message, text=text, **options)

@@ -19,7 +19,7 @@ class FragmentSender(Protocol):
     @property
     def session(self) -> Session: ...
     def flush_output(self) -> None: ...
-    async def drain(self) -> None: ...
+    async def make_room(self) -> None: ...
     def break_off(self) -> None: ...
 
 
@@ -41,7 +41,7 @@ async def send_fragments(sender: FragmentSender, message: Fragments, text: bool 
                 sender.session.send_fragment(previous, is_text if text is None else text, not begun, False, compress)
                 begun = True
                 sender.flush_output()
-                await sender.drain()
+                await sender.make_room()
             previous = part
         if previous is not None:
             is_text = isinstance(previous, str)

@@ -1,6 +1,6 @@
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 
-from ..types import BytesLike
+from ..types import BroadcastResult, BytesLike, Overflow
 from .sending import Sender
 
 def broadcast(
@@ -8,5 +8,8 @@ def broadcast(
     message: str | BytesLike,
     *,
     text: bool | None = None,
+    overflow: Overflow | None = None,
+    key: Hashable = None,
+    urgent: bool = False,
     raise_exceptions: bool = False,
-) -> None: ...
+) -> BroadcastResult: ...

@@ -1,75 +1,92 @@
 # cython: language_level=3, nonecheck=True
 """One message to many connections: its frame is made once, and compressed once for all that agreed on the same window.
 
-A connection that does not take what it is sent holds up nobody: what the kernel does not accept is kept by reference to
-the one frame, up to the connection's ``outbox_limit``.
+A connection that does not take what it is sent holds up nobody: there the message waits, by reference to the one
+payload, or is dropped, as ``outbox_limit`` and the policy say.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdint cimport uint8_t
+from cpython.bytes cimport PyBytes_GET_SIZE
 
-from ..protocol.frames cimport Output, output_frame, output_release
 from ..protocol.session cimport CLOSE_SENT, CLOSED, Session
+from .outbox cimport AS_CONFIGURED, Entry, policy_of
+from .prepared cimport Prepared
 from .sending cimport Sender
 
-from ..errors import ConcurrencyError, closed_error
-from ..protocol.deflate import compress_message
+from ..errors import ConnectionClosed, QueueFull
+from ..types import BroadcastResult, SendStatus
 
 cdef enum:
     OP_TEXT = 1
     OP_BINARY = 2
-    RSV1 = 0x40
-    FIN = 0x80
+
+cdef object BUFFERED = SendStatus.BUFFERED
+cdef object DROPPED = SendStatus.DROPPED
 
 
-cdef bytes frame_of(uint8_t first, bytes payload):
-    """A server's frame, ready to be sent any number of times."""
-    cdef Output out
-    out.data = NULL
-    out.length = out.capacity = 0
-    try:
-        output_frame(&out, first, <const uint8_t *>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), False, 0)
-        return PyBytes_FromStringAndSize(<char *>out.data, out.length)
-    finally:
-        output_release(&out)
+cdef class Delivery:
+    """How a message is to be delivered, and for how many connections it was what."""
+
+    cdef object text
+    cdef object key
+    cdef int policy
+    cdef bint urgent
+    cdef int sent
+    cdef int buffered
+    cdef int dropped
+    cdef list problems
+
+    cdef int count(self, object status) except -1:
+        if status is DROPPED:
+            self.dropped += 1
+        elif status is BUFFERED:
+            self.buffered += 1
+        else:
+            self.sent += 1
+        return 0
 
 
-cdef bytes compressed_frame(dict frames, object deflate, uint8_t opcode, bytes payload):
-    """The compressed frame for connections like this one, made for the first of them."""
-    cdef object key = (deflate.window_bits, deflate.options)
-    cdef bytes frame = frames.get(key)
-    if frame is None:
-        frame = frame_of(FIN | RSV1 | opcode, compress_message(payload, deflate.window_bits, deflate.options))
-        frames[key] = frame
-    return frame
+def broadcast(
+    connections,
+    message,
+    *,
+    text=None,
+    overflow=None,
+    key=None,
+    bint urgent=False,
+    bint raise_exceptions=False,
+):
+    """Send one message to many connections without waiting for any of them, and tell for how many it was what.
 
-
-def broadcast(connections, message, *, text=None, bint raise_exceptions=False):
-    """Send one message to many connections without waiting for any of them.
-
-    ``text``: as in ``send``. Connections that are closing are passed over. One that is in the middle of a fragmented
-    message misses this one, and one whose unsent bytes are over its ``outbox_limit`` is failed with 1008; with
-    ``raise_exceptions`` such losses are raised in one ExceptionGroup after all others were served.
+    ``text``, ``overflow``, ``key``, ``urgent``: as for ``send_nowait``, on each connection by itself. Connections that
+    are closing are passed over. What a connection loses because its outbox is full is counted as dropped; where that
+    closes it, or its policy is "wait", it is raised as well with ``raise_exceptions``, in one ExceptionGroup after all
+    others were served.
 
     To connections with a codec, ``message`` is a value, which each codec encodes once; message hooks are called for
     each connection. What a codec or a hook raises is raised after all others were served. Raises TypeError when the
     message is neither str nor bytes-like and a connection has no codec.
     """
-    cdef list filtered = [], problems = []
+    cdef list filtered = []
+    cdef Delivery delivery = Delivery.__new__(Delivery)
+    delivery.text, delivery.key, delivery.urgent, delivery.problems = text, key, urgent, []
+    delivery.policy = policy_of(overflow, AS_CONFIGURED)
+    if key is not None:
+        hash(key)
     if not isinstance(message, (str, bytes, bytearray, memoryview)):
         filtered = list(connections)
         for connection in filtered:
             if (<Sender>connection).message_filter is None:
                 raise TypeError(f"a message must be str or bytes-like, not {type(message).__name__}")
     else:
-        send_to_all(connections, message, text, filtered, problems)
+        send_to_all(connections, message, text, filtered, delivery)
     if filtered:
-        send_filtered(filtered, message, text, problems)
-    if problems and raise_exceptions:
-        raise ExceptionGroup("broadcast did not reach every connection", problems)
+        send_filtered(filtered, message, delivery)
+    if delivery.problems and raise_exceptions:
+        raise ExceptionGroup("broadcast did not reach every connection", delivery.problems)
+    return BroadcastResult(delivery.sent, delivery.buffered, delivery.dropped)
 
 
-cdef int send_filtered(list connections, object value, object text, list problems) except -1:
+cdef int send_filtered(list connections, object value, Delivery delivery) except -1:
     """Let hooks and codecs make of the value what they make of it, and send that."""
     cdef dict made = {}, groups = {}
     cdef object fault = None
@@ -81,25 +98,26 @@ cdef int send_filtered(list connections, object value, object text, list problem
         except Exception as exc:
             fault = fault or exc
             continue
-        if type(shared) is tuple:  # else it was dropped
+        if type(shared) is tuple:
             groups.setdefault(id(shared), (shared, []))[1].append(connection)
+        else:
+            delivery.dropped += 1  # by a hook
     for (message, is_text, _), members in groups.values():
-        send_to_all(members, message, text if is_text is None else is_text, None, problems)
+        send_to_all(members, message, delivery.text if is_text is None else is_text, None, delivery)
     if fault is not None:
         raise fault
     return 0
 
 
-cdef int send_to_all(connections, message, text, list filtered, list problems) except -1:
+cdef int send_to_all(connections, message, text, list filtered, Delivery delivery) except -1:
     """Send a message to all; ``filtered`` takes those for which it is a value, where it is given."""
     cdef Sender driver
     cdef Session session
-    cdef bytes payload, frame
-    cdef dict frames = {}
-    cdef uint8_t opcode
-    payload = message.encode() if isinstance(message, str) else bytes(message)
-    opcode = OP_TEXT if (isinstance(message, str) and text is not False) or text else OP_BINARY
-    frame = frame_of(FIN | opcode, payload)
+    cdef Prepared shared = Prepared.__new__(Prepared)
+    cdef size_t size
+    shared.payload = message.encode() if isinstance(message, str) else bytes(message)
+    shared.opcode = OP_TEXT if (isinstance(message, str) and text is not False) or text else OP_BINARY
+    size = PyBytes_GET_SIZE(shared.payload)
     for connection in connections:
         driver = connection
         if driver.message_filter is not None and filtered is not None:
@@ -109,24 +127,33 @@ cdef int send_to_all(connections, message, text, list filtered, list problems) e
         if session.phase == CLOSE_SENT or session.phase == CLOSED:
             continue
         try:
-            if driver.fragmenting:
-                raise ConcurrencyError("send")
-            if driver.write_paused:
-                driver.check_outbox()
-                if session.phase == CLOSED:
-                    raise closed_error(session.close_info)
+            if driver.write_paused or driver.fragmenting or size > driver.fragment_size:
+                delivery.count(
+                    driver.hold(entry_of(shared), driver.nowait_policy(delivery.policy), delivery.key, delivery.urgent)
+                )
+                continue
             if session.is_client:
                 session.send_message(message, text, None)  # each with masks of its own
                 driver.after_send()
-                continue
-            session.messages_sent += 1
-            session.bytes_sent += PyBytes_GET_SIZE(payload)
-            if session.deflate is not None and PyBytes_GET_SIZE(payload) >= <Py_ssize_t>session.deflate.threshold:
-                driver.send_frame_bytes(compressed_frame(frames, session.deflate, opcode, payload))
-                # The peer's window now holds what our compressor has not seen (RFC 7692, 7.2.1).
-                session.deflate.restart()
             else:
-                driver.send_frame_bytes(frame)
+                driver.send_shared(shared)
+            if driver.write_paused:
+                delivery.buffered += 1
+            else:
+                delivery.sent += 1
         except Exception as exc:
-            problems.append(exc)
+            delivery.dropped += 1
+            delivery.problems.append(exc)
+            if isinstance(exc, (ConnectionClosed, QueueFull)):
+                driver.outbox.refuse(entry_of(shared))
     return 0
+
+
+cdef Entry entry_of(Prepared shared):
+    """The message as it waits on one connection."""
+    cdef Entry entry = Entry.__new__(Entry)
+    entry.shared = shared
+    entry.payload = shared.payload
+    entry.size = PyBytes_GET_SIZE(shared.payload)
+    entry.opcode = shared.opcode
+    return entry

@@ -1,38 +1,40 @@
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Hashable
 from typing import Any
 
 from typing_extensions import disjoint_base
 
-from ..protocol.session import Session
-from ..types import BytesLike, Sendable
-from .sockets import Receiver
+from ..types import BytesLike, Overflow, Sendable, SendStatus
+from .moving import Mover
+from .outbox import Entry
 
 @disjoint_base
-class Sender(Receiver):
-    transport: asyncio.Transport | None
-    fragmenting: bool
+class Sender(Mover):
     message_filter: Any
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None: ...
-    @property
-    def session(self) -> Session: ...
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop: ...
-    @property
-    def write_paused(self) -> bool: ...
-    @property
-    def unsent(self) -> int: ...
-    def pause_writing(self) -> None: ...
-    def resume_writing(self) -> None: ...
     def send(
-        self, message: Sendable, *, text: bool | None = None, compress: bool | None = None
+        self,
+        message: Sendable,
+        *,
+        text: bool | None = None,
+        compress: bool | None = None,
+        overflow: Overflow | None = None,
+        key: Hashable = None,
+        urgent: bool = False,
     ) -> Coroutine[Any, Any, None]: ...
     def send_nowait(
-        self, message: str | BytesLike, *, text: bool | None = None, compress: bool | None = None
-    ) -> None: ...
-    def flush_output(self) -> None: ...
+        self,
+        message: str | BytesLike,
+        *,
+        text: bool | None = None,
+        compress: bool | None = None,
+        overflow: Overflow | None = None,
+        key: Hashable = None,
+        urgent: bool = False,
+    ) -> SendStatus: ...
     # The hooks that Connection fills.
-    def _send_slow(self, message: Sendable, text: bool | None, compress: bool | None) -> Coroutine[Any, Any, None]: ...
-    def _drain(self) -> Coroutine[Any, Any, None]: ...
-    def _writable(self) -> None: ...
+    def _send_slow(
+        self, message: Sendable, text: bool | None, compress: bool | None, urgent: bool
+    ) -> Coroutine[Any, Any, None]: ...
+    def _drain(self, entry: Entry | None) -> Coroutine[Any, Any, None]: ...
     def _ending(self) -> None: ...

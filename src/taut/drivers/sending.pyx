@@ -1,113 +1,124 @@
 # cython: language_level=3, nonecheck=True
-"""The sending half of a driver: from the handler's messages to the transport.
+"""The upper part of sending: what becomes of a message that a handler sends.
 
-Cork by blocking: while received messages are waiting for the handler (``in_batch``, or a filled inbox), its output only
-accumulates; it leaves in one write when the handler asks for a message that is not there yet, when the read callback
-ends, or when it grows past a limit.  An answer to the only message there is leaves at once.
+As long as the transport takes what it is given, a message is framed and written here and now.  While the transport is
+over its write limit, or while another message is being sent in fragments, it waits in the outbox, if its policy and
+``outbox_limit`` let it; ``moving.Mover`` moves it on.  A message larger than ``fragment_size`` always goes that way.
 
-The awaitable that ``send`` returns suspends only while the transport is over its write limit, or when the handler has
-done so much in a row that it is the loop's turn.
+The awaitable that ``send`` returns suspends only while something waits, or when the handler has done so much in a row
+that it is the loop's turn.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t
 
-from ..protocol.frames cimport Output, output_frame_head, output_release
 from ..protocol.session cimport CLOSE_SENT, CLOSED, Session
 from .awaitables cimport DONE, YieldOnce
-from .sockets cimport Receiver, SocketTransport
+from .moving cimport Mover
+from .outbox cimport (
+    AS_CONFIGURED,
+    CLOSES,
+    COST,
+    DROPS_NEWEST,
+    DROPS_OLDEST,
+    REFUSES,
+    WAITS,
+    Entry,
+    Outbox,
+    entry_of,
+    policy_of,
+)
+from .writing cimport LARGE
 
-from ..errors import ConcurrencyError, ProtocolError, closed_error
+from ..errors import ProtocolError, QueueFull, closed_error
+from ..types import SendStatus
 
 cdef extern from "Python.h":
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
     bint PyUnicode_CheckExact(object)
+    Py_ssize_t PyUnicode_GET_LENGTH(object)
     bint PyBytes_CheckExact(object)
 
 cdef enum:
-    # Output beyond this leaves even while more messages are waiting.
-    CORK_LIMIT = 1 << 16
-    # From this size on, a payload is sent from where it is, and not copied behind its head.
-    LARGE = 1 << 12
     OP_TEXT = 1
     OP_BINARY = 2
     FIN = 0x80
 
-
-cdef Py_ssize_t head_size(bytes frame) noexcept:
-    """Of a frame that is not masked (RFC 6455, 5.2)."""
-    cdef uint8_t length = <uint8_t>PyBytes_AS_STRING(frame)[1]
-    return 10 if length == 127 else 4 if length == 126 else 2
+cdef object SENT = SendStatus.SENT
+cdef object BUFFERED = SendStatus.BUFFERED
+cdef object DROPPED = SendStatus.DROPPED
 
 
-cdef class Sender(Receiver):
+cdef class Sender(Mover):
     """Sends the messages of one session over one transport."""
 
     def __init__(self, loop):
-        self.loop = loop
+        Mover.__init__(self, loop)
         self.budget = BUDGET
 
-    cdef int carry(self, object transport, Session session) except -1:
-        """Send over this transport from now on."""
-        self.transport = transport
-        self.session = session
-        self.outbox_limit = session.options.outbox_limit
-        self.sock = <SocketTransport>transport if isinstance(transport, SocketTransport) else None
-        if self.sock is None:
-            # aiofastnet's transports skip checks of type and thread here, which bytes from the loop's own thread pass.
-            self.write = getattr(transport, "write_nocheck", transport.write)
-        transport.set_protocol(self)
-        transport.set_write_buffer_limits(session.options.write_limit)
-        return 0
-
-    def pause_writing(self):
-        self.write_paused = True
-        self.session.block_output(True)
-
-    def resume_writing(self):
-        self.write_paused = False
-        self.session.block_output(False)
-        self.flush()
-        self._writable()
-
-    def send(self, message, *, text=None, compress=None):
+    def send(self, message, *, text=None, compress=None, overflow=None, key=None, bint urgent=False):
         """Send a message: str as Text, bytes-like as Binary, an iterable or async iterable of these in fragments.
 
         ``text``: True sends bytes that are known to be UTF-8 as Text, False sends str as Binary. ``compress``: False
         leaves this message uncompressed, True compresses it whatever its size (default None: from the threshold on).
-        Waits while more than ``write_limit`` bytes are unsent. The message is taken when ``send`` is called, whole;
-        cancelling the wait does not take it back. Raises ``ConnectionClosed`` once the connection is closing,
-        ``TypeError`` for anything else than the above.
+
+        Waits while more than ``write_limit`` bytes are unsent, with ``overflow`` "wait", the default; with another
+        policy it does not wait, and ``send_nowait`` says what becomes of the message. So it does for ``key`` and
+        ``urgent``. The message is taken when ``send`` is called, whole; cancelling the wait does not take it back.
+        Raises ``ConnectionClosed`` once the connection is closing, ``TypeError`` for anything else than the above.
         """
-        if self.fragmenting or not self._plain(message) or self.session.phase in (CLOSE_SENT, CLOSED):
-            return self._send_slow(message, text, compress)
+        cdef int policy = policy_of(overflow, WAITS)
+        if key is not None:
+            hash(key)
+        if (
+            self.fragmenting or self.write_paused or not self._plain(message)
+            or self.session.phase == CLOSE_SENT or self.session.phase == CLOSED
+        ):
+            return self._send_otherwise(message, text, compress, policy, key, urgent)
         self._send_now(message, text, compress)
         if self.write_paused:
-            return self._drain()
+            return self._drain(None) if policy == WAITS else DONE
         self.budget -= 1
         if self.budget <= 0:
             self.budget = BUDGET
             return YieldOnce.__new__(YieldOnce)
         return DONE
 
-    def send_nowait(self, message, *, text=None, compress=None):
-        """Send a str or bytes-like message without waiting; see ``send`` for the arguments.
+    def _send_otherwise(self, message, text, compress, int policy, key, bint urgent):
+        """Everything but a whole message that can leave at once."""
+        cdef Entry entry
+        if not self._plain(message):
+            if policy != WAITS or key is not None:
+                raise TypeError("overflow and key are for messages that are str or bytes-like")
+            return self._send_slow(message, text, compress, urgent)
+        if self.session.phase == CLOSE_SENT or self.session.phase == CLOSED:
+            return self._send_slow(message, text, compress, urgent)
+        entry = entry_of(message, text, compress)
+        self.hold(entry, policy, key, urgent)
+        return self._drain(entry) if policy == WAITS else DONE
 
-        A peer that does not read costs at most ``outbox_limit`` unsent bytes and one message: then the connection is
-        failed with 1008. Raises ``ConnectionClosed`` once the connection is closing, ``ConcurrencyError`` while a
-        fragmented message is being sent.
+    def send_nowait(self, message, *, text=None, compress=None, overflow=None, key=None, bint urgent=False):
+        """Send a str or bytes-like message without waiting, and tell what became of it: a ``SendStatus``.
+
+        ``text``, ``compress``: as for ``send``. The rest is for a message that has to wait because the peer does not
+        read. ``key``: it replaces the waiting message of the same key. ``urgent``: it overtakes those that are not.
+        ``overflow``: what happens when ``outbox_limit`` bytes are unsent already: "close" fails the connection with
+        1008, "drop_oldest" drops waiting messages that were sent with the same policy, "drop_newest" this one, "wait"
+        raises ``QueueFull`` (default None: as the option ``overflow`` says).
+
+        Raises ``ConnectionClosed`` once the connection is closing.
         """
+        cdef int policy = policy_of(overflow, AS_CONFIGURED)
+        if key is not None:
+            hash(key)
         if self.session.phase == CLOSE_SENT or self.session.phase == CLOSED:
             raise closed_error(self.session.close_info)
-        if self.fragmenting:
-            raise ConcurrencyError("send")
         if not self._plain(message):
             raise TypeError(f"a message must be str or bytes-like, not {type(message).__name__}")
-        if self.write_paused:
-            self.check_outbox()
-            if self.session.phase == CLOSED:
-                raise closed_error(self.session.close_info)
+        if self.write_paused or self.fragmenting:
+            return self.hold(entry_of(message, text, compress), self.nowait_policy(policy), key, urgent)
         self._send_now(message, text, compress)
+        return BUFFERED if self.write_paused else SENT
 
     cdef bint _plain(self, object message) except -1:
         return PyUnicode_CheckExact(message) or PyBytes_CheckExact(message) or isinstance(
@@ -119,109 +130,106 @@ cdef class Sender(Receiver):
         cdef const char *payload
         cdef Py_ssize_t size
         cdef uint8_t opcode
-        if not session.is_client and (session.deflate is None or compress is False):
+        if not session.is_client and (session.deflate is None or compress is False) and (
+            PyUnicode_CheckExact(message) or PyBytes_CheckExact(message)
+        ):
             if PyUnicode_CheckExact(message):
                 payload = PyUnicode_AsUTF8AndSize(message, &size)
                 opcode = OP_BINARY if text is False else OP_TEXT
-                if size >= LARGE:
-                    return self._send_large(opcode, <const uint8_t *>payload, size, message)
-            elif PyBytes_CheckExact(message) and PyBytes_GET_SIZE(message) >= LARGE:
+            else:
+                payload = PyBytes_AS_STRING(message)
+                size = PyBytes_GET_SIZE(message)
                 opcode = OP_TEXT if text else OP_BINARY
-                return self._send_large(
-                    opcode, <const uint8_t *>PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message), message
-                )
+            if size >= LARGE:
+                if <size_t>size > self.fragment_size:
+                    return self._send_divided(message, text, compress)
+                self.write_large(FIN | opcode, <const uint8_t *>payload, size, message)
+                session.messages_sent += 1
+                return 0
+        elif self._is_divided(message):
+            return self._send_divided(message, text, compress)
         session.send_message(message, text, compress)
         return self.after_send()
 
-    cdef int _send_large(self, uint8_t opcode, const uint8_t *payload, size_t size, object owner) except -1:
-        """Send from where the payload is: behind what was corked, without copying it."""
-        cdef Output *out = &self.session.output
-        cdef object view
-        output_frame_head(out, FIN | opcode, size)
-        self.session.messages_sent += 1
-        self.session.bytes_sent += size
-        if self.session.observer is not None:
-            self.session.note_frame(True, FIN | opcode, size, None)
-        if self.sock is not None:
-            self.sock.send_two(out.data, out.length, payload, size, owner)
+    cdef bint _is_divided(self, object message) except -1:
+        """Whether this is larger than ``fragment_size``, in UTF-8."""
+        cdef Py_ssize_t size
+        if PyUnicode_CheckExact(message):
+            if <size_t>PyUnicode_GET_LENGTH(message) <= self.fragment_size >> 2:
+                return False
+            PyUnicode_AsUTF8AndSize(message, &size)
+        elif PyBytes_CheckExact(message):
+            size = PyBytes_GET_SIZE(message)
+        elif isinstance(message, str):
+            size = len(message.encode())
         else:
-            head = PyBytes_FromStringAndSize(<char *>out.data, out.length)
-            # Only bytes may be referred to by a transport that is not ours: their memory cannot change or go away.
-            view = owner if PyBytes_CheckExact(owner) else PyBytes_FromStringAndSize(<char *>payload, size)
-            self.transport.writelines([head, view])
-        output_release(out)
+            size = memoryview(message).nbytes
+        return <size_t>size > self.fragment_size
+
+    cdef int _send_divided(self, object message, object text, object compress) except -1:
+        """Send a large message in fragments, as far as the transport takes them."""
+        self._outbox().add(entry_of(message, text, compress))
+        self.pump(False)
         return 0
 
-    cdef int send_frame_bytes(self, bytes frame) except -1:
-        """Send a frame that is ready, and perhaps shared by many connections."""
-        cdef Output *out = &self.session.output
-        if self.session.observer is not None:
-            self.session.note_frame(True, frame[0], PyBytes_GET_SIZE(frame) - head_size(frame), None)
-        if self.sock is not None and out.length == 0:
-            return self.sock.send_bytes(<uint8_t *>PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame), frame)
-        self.flush()
-        if self.sock is not None:
-            return self.sock.send_bytes(<uint8_t *>PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame), frame)
-        self.write(frame)
-        return 0
+    # -- what cannot leave at once -----------------------------------------------------------------------------
 
-    cdef int after_send(self) except -1:
-        cdef size_t length = self.session.output.length
-        if length >= CORK_LIMIT:
-            return self.flush()
-        if self.in_batch:
-            return 0
-        if self.session.inbox.count == 0:
-            return self.flush()
-        if not self.flush_scheduled:
-            self.flush_scheduled = True
-            self.loop.call_soon(self._flush_soon)
-        return 0
+    cdef int nowait_policy(self, int policy) except -1:
+        """The policy of a message that is not waited for."""
+        if policy == AS_CONFIGURED:
+            policy = policy_of(self.session.options.overflow, CLOSES)
+        return REFUSES if policy == WAITS else policy
 
-    def _flush_soon(self):
-        self.flush_scheduled = False
-        self.flush()
+    cdef object hold(self, Entry entry, int policy, object key, bint urgent):
+        """Let a message wait, or do with it what its policy says: the status of the message."""
+        cdef Outbox outbox = self._outbox()
+        entry.key = key
+        entry.urgent = urgent
+        entry.expendable = policy == DROPS_OLDEST
+        if not self._has_room(entry, policy):
+            if policy == CLOSES:
+                self._give_up()
+                raise closed_error(self.session.close_info)
+            if policy == REFUSES:
+                raise QueueFull(entry.size, self.outbox_limit, "outbox_limit")
+            if policy != WAITS:
+                outbox.refuse(entry)
+                return DROPPED
+        outbox.add(entry)
+        if self.write_paused or self.fragmenting:
+            return BUFFERED
+        self.pump(False)
+        return BUFFERED if self.write_paused else SENT
 
-    def flush_output(self):
-        """Let out what is corked."""
-        self.flush()
+    cdef bint _has_room(self, Entry entry, int policy) except -1:
+        """Whether there is room for a message, which what is expendable makes where that suffices."""
+        cdef Outbox outbox = self.outbox
+        cdef Entry old = outbox.under(entry.key)
+        cdef size_t spared = 0 if old is None else old.size + COST
+        cdef size_t unsent = self._unsent() - spared
+        if unsent <= self.outbox_limit:
+            return True
+        if policy == DROPS_NEWEST or not outbox.can_make_room(unsent - self.outbox_limit, entry.urgent):
+            return False
+        while outbox.evict(entry.urgent):
+            spared = 0 if old is None or old.gone else old.size + COST
+            if self._unsent() - spared <= self.outbox_limit:
+                return True
+        return False
 
-    cdef int flush(self) except -1:
-        cdef Output *out = &self.session.output
-        if out.length == 0:
-            return 0
-        if self.transport is None:
-            pass  # the connection is lost, and with it what was to be sent
-        elif self.sock is not None:
-            self.sock.send_bytes(out.data, out.length, None)
-        else:
-            data = PyBytes_FromStringAndSize(<char *>out.data, out.length)
-            self.write(data)
-        output_release(out)
-        return 0
-
-    @property
-    def unsent(self):
-        """Bytes that have not left for the network yet."""
-        return 0 if self.transport is None else self.session.output.length + self.transport.get_write_buffer_size()
-
-    cdef int check_outbox(self) except -1:
+    cdef int _give_up(self) except -1:
         """A peer that does not read is not waited for without end: fail the connection, and send it nothing more."""
-        if self.unsent > self.outbox_limit:
-            self.session.fail(ProtocolError(f"more than {self.outbox_limit} bytes unsent (outbox_limit)", 1008))
-            self.flush()
-            self._ending()
+        self.session.fail(ProtocolError(f"more than {self.outbox_limit} bytes unsent (outbox_limit)", 1008))
+        self.flush()
+        self._ending()
         return 0
 
     # -- hooks, for what does not run per message --------------------------------------------------------------
 
-    def _send_slow(self, message, text, compress):
+    def _send_slow(self, message, text, compress, urgent):
         raise NotImplementedError
 
-    def _drain(self):
-        raise NotImplementedError
-
-    def _writable(self):
+    def _drain(self, entry):
         raise NotImplementedError
 
     def _ending(self):

@@ -6,7 +6,8 @@ the handler resumed, inside the read callback, so that the buffer is free again 
 message that is under way is read straight to where it will stay.  When more is unread than the limit allows, reading
 pauses, and bytes that were already here wait in ``stash``.
 
-Out: ``sending.Sender``, which this class completes; what was answered to the messages of one read leaves in one write.
+Out: ``sending.Sender`` (on ``moving.Mover``, on ``writing.Writer``), which this class completes; what was answered to
+the messages of one read leaves in one write.
 
 A driver owns no buffer while idle, and no timer.  ``connection.Connection`` completes it with everything that does not
 run per message, through the hooks at the end of the class.
@@ -176,6 +177,7 @@ cdef class StreamDriver(Sender):
             self.session.read_limit *= 4
             self._unstash()
         self.session.receive_eof(exc)
+        self.forget_outbox()
         self.stash = None
         try:
             if self.on_message is not None:

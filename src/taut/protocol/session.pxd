@@ -23,6 +23,7 @@ cdef class Session(FrameReader):
     cdef object initiator
     cdef readonly object cause
     cdef object failure
+    cdef public object before_close
 
     # Control frames worth telling, and liveness.
     cdef object events

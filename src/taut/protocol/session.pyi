@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Final
 
 from typing_extensions import disjoint_base
@@ -17,6 +18,7 @@ def valid_close_code(code: int) -> bool: ...
 
 @disjoint_base
 class Session(FrameReader):
+    before_close: Callable[[bool], None] | None
     def __init__(
         self,
         options: ConnectionOptions,

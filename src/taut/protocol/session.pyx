@@ -81,6 +81,9 @@ cdef class Session(FrameReader):
 
     ``options`` is a ``ConnectionOptions``; ``client`` tells the role; ``masks`` is a ``MaskPool`` (clients only);
     ``deflate`` is the negotiated ``Deflate`` or None; ``now`` is the time in seconds of a monotonic clock.
+
+    ``before_close``: called before a Close frame is added to the output, where the driver holds messages back: with
+    True they are to be added now; with False the peer is given up, and they are to be forgotten.
     """
 
     def __init__(self, options, *, bint client, MaskPool masks=None, deflate=None, double now=0.0):
@@ -282,6 +285,8 @@ cdef class Session(FrameReader):
 
     def fail(self, exc):
         """Give the connection up for a ProtocolError found outside: a deadline missed, for example."""
+        if self.before_close is not None:
+            self.before_close(False)
         self._fail(exc)
         self.drained()
 
@@ -319,6 +324,8 @@ cdef class Session(FrameReader):
         if code != 1005:
             reason = cut_reason(reason)
             payload = code.to_bytes(2, "big") + reason.encode()
+        if self.before_close is not None:
+            self.before_close(True)
         self.close_sent = (code, reason)
         return self.send_frame(FIN | OP_CLOSE, <const uint8_t *>PyBytes_AS_STRING(payload), len(payload))
 
@@ -368,16 +375,16 @@ cdef class Session(FrameReader):
     ) except -1:
         """Add a whole message to the output, compressed if that is agreed and pays."""
         cdef bytes body
-        self.messages_sent += 1
         if self.deflate is not None and compress is not False and (
             compress is True or size >= <size_t>self.deflate.threshold
         ):
             view = data if data is not None else PyMemoryView_FromMemory(<char *>payload, size, PyBUF_READ)
             body = self.deflate.compress(view)
-            return self.send_frame(
-                FIN | RSV1 | opcode, <const uint8_t *>PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body)
-            )
-        return self.send_frame(FIN | opcode, payload, size)
+            self.send_frame(FIN | RSV1 | opcode, <const uint8_t *>PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body))
+        else:
+            self.send_frame(FIN | opcode, payload, size)
+        self.messages_sent += 1
+        return 0
 
     cdef int send_message(self, object data, object text, object compress) except -1:
         """Add a message given as str or bytes-like; ``text`` overrides the opcode that its type implies."""

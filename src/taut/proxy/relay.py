@@ -90,7 +90,7 @@ class _Direction:
         """Pass on a message while it arrives."""
         source, sink = self._source, self._sink
         text, first = isinstance(part.data, str), True
-        sink.fragmenting = True
+        await sink.take_turn()
         try:
             while True:
                 sink.session.send_fragment(part.data, text, first, part.final)
@@ -99,11 +99,11 @@ class _Direction:
                     break
                 if sink.write_paused:
                     self._be_patient()
-                    await sink.drain()
+                    await sink.make_room()
                 first = False
                 part = await _next_part(source)
         finally:
-            sink.fragmenting = False
+            sink.end_turn()
         if sink.write_paused:
             self._be_patient()
             await sink.drain()

@@ -16,7 +16,7 @@ from ..listener import Listener
 from ..protocol.http1 import RequestReader, encode_request
 from ..protocol.proxy_protocol import ProxyHeader
 from ..protocol.session import Session
-from ..types import ConnectionOptions, Opcode, Request, Response
+from ..types import ConnectionOptions, Opcode, Request, Response, State
 from .handshake import plain_response
 from .trust import Proxied
 from .users import UserKey
@@ -211,6 +211,14 @@ class ServerConnection(Connection):
     def begin_close(self, code: int, reason: str) -> None:
         """What ``close`` does, without waiting for the end."""
         self._start_close(code, reason)
+
+    def _writable(self) -> None:
+        super()._writable()
+        if self._listener is not None and self.state is State.OPEN and not self._is_behind:
+            try:
+                self._listener.on_drain(self)
+            except Exception as exc:
+                self._handler_failed(exc)
 
     def _lost(self, exc: BaseException | None) -> None:
         super()._lost(exc)

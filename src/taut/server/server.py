@@ -208,6 +208,8 @@ class Server(Lifecycle):
     def stats(self) -> ServerStats:
         """Counters of connections and handshakes."""
         refused, before = dict(self.tally.answered), self.arrivals.failures
+        with self.tally.lock:
+            lost = self.tally.lost(self.connections_open)
         return ServerStats(
             connections=len(self.connections_open),
             handshakes=self.handshakes,
@@ -217,6 +219,13 @@ class Server(Lifecycle):
             failed=self.tally.failed + before["header"] + before["tls"],
             rejected=dict(self.admission.rejected),
             rate_exceeded=self.tally.rate_exceeded,
+            messages_dropped={
+                "drop_oldest": lost["dropped_oldest"],
+                "drop_newest": lost["dropped_newest"],
+                "closed": lost["dropped_at_end"],
+            },
+            bytes_dropped=lost["bytes_dropped"],
+            messages_conflated=lost["messages_conflated"],
         )
 
     def is_serving(self) -> bool:
@@ -324,8 +333,8 @@ class serve:  # used like a function, as in the websockets package
     ``max_head`` (16384 bytes), ``max_headers`` (128): limits of the request. ``max_tls_handshakes`` (500): how many
     are in flight at a time, None for any number; others wait. Everything in ``ConnectionOptions`` is accepted by name
     as well: ``max_size``, ``max_frame_size``, ``max_fragments``, ``read_limit``, ``write_limit``, ``outbox_limit``,
-    ``ping_interval``, ``ping_timeout``, ``close_timeout``, ``strict_pongs``, ``cancel_on_close``,
-    ``rate_limits``.
+    ``overflow``, ``fragment_size``, ``ping_interval``, ``ping_timeout``, ``close_timeout``, ``strict_pongs``,
+    ``cancel_on_close``, ``rate_limits``.
 
     Raises ``TypeError`` or ``ValueError`` for a wrong argument, at once; ``OSError`` when listening fails.
     """

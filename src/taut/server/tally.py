@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,9 @@ class ServerStats:
     that were not let in, by the name of the limit; those over a limit per user, of a route, or shared with other
     servers were told so in a handshake, and are among ``refused`` as well.  ``rate_exceeded``: connections that were
     closed over their ``rate_limits``.
+
+    Of the messages of all connections: ``messages_dropped``, by why: "drop_oldest" and "drop_newest", for a policy,
+    "closed", because the connection ended before they had left; ``bytes_dropped``; ``messages_conflated``.
     """
 
     connections: int
@@ -44,6 +47,9 @@ class ServerStats:
     failed: int
     rejected: Mapping[str, int]
     rate_exceeded: int
+    messages_dropped: Mapping[str, int]
+    bytes_dropped: int
+    messages_conflated: int
 
 
 class Histogram:
@@ -101,3 +107,16 @@ class Tally:
         moved = self.moved.setdefault("" if route is None else route.name, Counter())
         moved["connections"] += 1
         add_totals(moved, connection.stats)
+
+    def lost(self, there: Iterable[ServerConnection]) -> Counter[str]:
+        """What all connections have lost because their peers did not read, by the names of ``Stats``; under ``lock``.
+
+        ``there``: those that are not done.
+        """
+        sums: Counter[str] = Counter()
+        for moved in self.moved.values():
+            sums.update(moved)
+        for connection in there:
+            if connection.outbox is not None:
+                add_totals(sums, connection.stats)
+        return sums

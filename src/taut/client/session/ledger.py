@@ -42,8 +42,10 @@ class Ledger:
     def unconfirmed(self, before: Stats, stats: Stats) -> None:
         """Report what may be lost of what was sent on a connection; ``before``: when it was ready to be used."""
         count = stats.messages_sent - max(stats.messages_confirmed, before.messages_sent)
+        count += stats.messages_dropped - before.messages_dropped  # they had been taken, and never left
+        size = stats.bytes_sent - before.bytes_sent + stats.bytes_dropped - before.bytes_dropped
         if count > 0:
-            self.lost(Loss("unconfirmed", count, stats.bytes_sent - before.bytes_sent))
+            self.lost(Loss("unconfirmed", count, size))
 
     def unread(self, messages: tuple[Data, ...]) -> None:
         """Report what arrived, and was given up because nobody received it."""
