@@ -231,3 +231,27 @@ def test_a_dump_of_connections(start: Start, workers: list[str]) -> None:
         assert values(fetch(f"{url}/metrics")[1])["taut_connections"] == 1
         assert fetch(f"{url}/healthz") == (200, "ok\n")
     assert server.finish() == 0
+
+
+SOMETIMES_BROKEN = """
+import os
+if os.environ["TAUT_WORKER"] == "1" and os.path.exists("broken"):
+    os._exit(9)
+"""
+
+
+def test_while_one_worker_cannot_come_back_the_others_get_its_share(start: Start, app: Path) -> None:
+    app.write_text(SOMETIMES_BROKEN + app.read_text())
+    server = start("app:handler", "--port", "0", "--workers", "2")
+    server.wait_for("serving app:handler on ")
+    (second,) = (int(found[1]) for found in server.wait_for(r"worker 1 \((\d+)\) serves"))
+    (first,) = set(server.workers(2)) - {second}
+    (app.parent / "broken").touch()
+    os.kill(second, signal.SIGKILL)
+    server.wait_for(r"worker 1 starts again in 1 s")
+    assert processes_that_answer(server, 20) == {first: 20}
+    (app.parent / "broken").unlink()
+    server.interrupt(signal.SIGHUP)  # does not wait for the pause to be over
+    server.wait_for("reloaded")
+    assert len(processes_that_answer(server, 30)) == 2
+    assert server.finish() == 0
