@@ -222,7 +222,7 @@ def deployed_haproxy(haproxy: StartHAProxy, one: Back, two: Back) -> HAProxy:
     def sections(service: HAProxy) -> str:
         there = {"127.0.0.1:8765": one.place, "127.0.0.1:8766": two.place, "/etc/ssl/example.pem": service.both()}
         # Checked more often, so that the test need not wait.
-        return haproxy_sections(text, there | {"inter 2s": "inter 50ms"})(service)
+        return haproxy_sections(text, there | {"inter 2s": "inter 500ms"})(service)
 
     return haproxy(0, sections=sections)
 
@@ -231,7 +231,7 @@ async def test_haproxy(haproxy: StartHAProxy) -> None:
     async with two_servers() as (one, two):
         proxy = deployed_haproxy(haproxy, one, two)
         assert sorted(await names(proxy.port, 4)) == ["one", "one", "two", "two"]
-        while min(one.asked, two.asked) < 3:
+        while min(one.asked, two.asked) < 2:
             await asyncio.sleep(0.01)
         for path in ("/readyz", "/healthz", "/"):
             with pytest.raises(taut.InvalidStatus) as caught:
