@@ -34,7 +34,7 @@ def test_the_security_checklist_leaves_out_no_limit_that_a_server_has() -> None:
     tables_of_limits = [row for heading in ("Options", "Admission") for row in rows(section(LIMITS, heading))]
     limits = options_of(tables_of_limits, 0) & OPTIONS
     assert len(limits) > 15
-    assert limits - written <= {"read_limit", "backlog", "user_key"}
+    assert limits - written <= {"read_limit", "backlog", "user_key", "fragment_size"}
 
 
 def test_the_limits_that_are_to_be_set_are_not_set_by_default() -> None:
