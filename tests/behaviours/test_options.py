@@ -49,7 +49,7 @@ BOTH: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"compression": taut.DeflateOptions(mem_level=0)}, ValueError, "mem_level must be .*not 0"),
     ({"compression": taut.DeflateOptions(threshold=-1)}, ValueError, "threshold must be .*not -1"),
     ({"subprotocols": "chat"}, TypeError, "subprotocols must be a sequence.*not 'chat'"),
-    ({"subprotocols": [1]}, TypeError, "subprotocols must hold only str, not 1"),
+    ({"subprotocols": [1]}, TypeError, "subprotocols must hold only str or Subprotocol, not 1"),
     ({"subprotocols": ["not a token"]}, ValueError, "subprotocols must be HTTP tokens, not 'not a token'"),
     ({"max_head": 0}, ValueError, "max_head must be .*not 0"),
     ({"max_headers": "x"}, TypeError, "max_headers must be .*not 'x'"),

@@ -626,6 +626,18 @@ async def test_what_message_out_raises_reaches_the_sender(tcp: Driver) -> None:
         assert await ws.recv() == "good"
 
 
+async def test_what_a_hook_drops_is_told(tcp: Driver) -> None:
+    async def handler(ws: taut.ServerConnection) -> None:
+        assert ws.send_nowait("secret") is taut.SendStatus.DROPPED
+        assert ws.send_nowait("a") is taut.SendStatus.SENT
+        told = taut.broadcast([ws], "secret"), taut.broadcast([ws], "b")
+        assert [(each.sent, each.dropped) for each in told] == [(0, 1), (1, 0)]
+        await ws.send("done")
+
+    async with tcp.connected(handler, server={"middleware": [Messages()]}) as (server, ws):
+        assert [await ws.recv() for _ in range(3)] == ["A", "B", "DONE"]
+
+
 async def test_hooks_see_values(tcp: Driver) -> None:
     events: list[Any] = []
     options = {"subprotocols": [JSON]}
