@@ -43,7 +43,7 @@ ARROWS: dict[str, set[str]] = {
     "proxy": BELOW | {"connection", "subprotocols", "client", "server"},
     "taut": BELOW | {"connection", "listener", "subprotocols", "client", "server", "sync"},
     "workers": PUBLIC | {"observability", "options", "server"},
-    "cli": PUBLIC | {"proxy", "workers"},
+    "cli": PUBLIC | {"observability", "proxy", "workers"},
     "hub": PUBLIC,
     "observability": PUBLIC,
     "integrations": PUBLIC,

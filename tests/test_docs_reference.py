@@ -25,6 +25,7 @@ from public import CLASSES, CONNECT_DEFAULTS
 
 import taut
 import taut.observability
+import taut.proxy
 import taut.sync
 import taut.testing
 import taut.workers
@@ -88,6 +89,7 @@ ENTRIES = read_reference()
 MODULES = {
     "": taut,
     "observability.": taut.observability,
+    "proxy.": taut.proxy,
     "sync.": taut.sync,
     "testing.": taut.testing,
     "workers.": taut.workers,
@@ -311,7 +313,7 @@ def test_the_tree_of_exceptions_is_that_of_the_code() -> None:
 OPTION = r"--[a-z][a-z-]*"
 
 
-@pytest.mark.parametrize("command", ["serve", "connect", "demo"])
+@pytest.mark.parametrize("command", ["serve", "proxy", "connect", "demo"])
 def test_the_page_of_the_command_has_its_options_and_their_defaults(command: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "taut", command, "--help"], check=True, capture_output=True, text=True, timeout=30

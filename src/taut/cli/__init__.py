@@ -1,4 +1,4 @@
-"""The ``taut`` command: ``taut serve``, ``taut connect``, ``taut demo``.
+"""The ``taut`` command: ``taut serve``, ``taut connect``, ``taut demo``, ``taut proxy``.
 
 A subcommand is a module with ``add_parser``, which describes its options and names the function that runs it.  That
 function returns the exit status, and raises ``CommandError`` for what a person has to be told in one line.
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import taut
 
-from . import connect, demo, serve
+from . import connect, demo, proxy, serve
 from .terminal import CommandError, complain, prepare_streams
 
 __all__ = ["main"]
@@ -51,6 +51,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"taut {taut.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for command in (serve, connect, demo):
+    for command in (serve, connect, demo, proxy):
         command.add_parser(commands)
     return parser

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -43,8 +44,8 @@ class HealthCheck:
         if self.kind not in _KINDS:
             raise ValueError(f'kind must be "tcp", "http" or "websocket", not {self.kind!r}')
         check_text("path", self.path)
-        if not self.path.startswith("/"):
-            raise ValueError(f"path must begin with /, not {self.path!r}")
+        if not re.fullmatch(r"/[!-\"$-~]*", self.path):
+            raise ValueError(f"path must begin with / and be percent-encoded, not {self.path!r}")
         check_number("interval", self.interval, above=0)
         check_number("timeout", self.timeout, above=0)
         check_count("unhealthy_after", self.unhealthy_after, least=1)

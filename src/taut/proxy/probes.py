@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from contextlib import suppress
+from typing import cast
 
 from ..client.dialling.dial import dial
 from ..client.dialling.tls import context_for_loop
 from ..client.dialling.turns import Deadline
-from ..errors import DialError, InvalidStatus
+from ..drivers.transports import connect_transport
+from ..errors import InvalidStatus
 from ..protocol.proxy_protocol import encode_proxy_header
 from ..types import Headers
 from .dialling import open_upstream
@@ -25,41 +26,74 @@ async def probe(backend: Backend, kind: str, path: str) -> str | None:
     """What is wrong with the upstream; None if nothing is. Takes as long as it takes. Raises what fails."""
     if kind == "websocket":
         return await _probe_websocket(backend, path)
-    reader, writer = await _connect(backend)
+    headers = ("Host: " + backend.uri.host_header, "User-Agent: taut", "Connection: close")
+    request = "\r\n".join((f"GET {path} HTTP/1.1", *headers, "\r\n"))
+    stream = _Stream(asyncio.get_running_loop())
     try:
-        return None if kind == "tcp" else await _probe_http(backend, path, reader, writer)
+        await _connect(backend, stream)
+        return None if kind == "tcp" else _judge(path, await stream.line_after(request.encode()))
     finally:
-        writer.transport.abort()
-        with suppress(OSError):
-            await writer.wait_closed()
+        await stream.end()
 
 
-async def _connect(backend: Backend) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A byte stream to the upstream, with TLS for wss."""
+class _Stream(asyncio.Protocol):
+    """A connection of which the first line is read."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.transport: asyncio.Transport | None = None
+        self._line: asyncio.Future[bytes] = loop.create_future()
+        self._lost: asyncio.Future[None] = loop.create_future()
+        self._received = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        if not self._line.done():
+            self._received += data
+            line, end, _ = self._received.partition(b"\n")
+            if end or len(line) > _LONGEST_LINE:
+                self._line.set_result(line + end)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self._line.done():
+            self._line.set_result(self._received)
+        self._lost.set_result(None)
+
+    async def line_after(self, request: bytes) -> bytes:
+        """The first line of the answer, or what there is of it."""
+        assert self.transport is not None  # connect_transport has returned
+        self.transport.write(request)
+        return await self._line
+
+    async def end(self) -> None:
+        """Drop the connection, if there is one."""
+        if self.transport is not None:
+            self.transport.abort()
+            await asyncio.shield(self._lost)
+
+
+async def _connect(backend: Backend, stream: _Stream) -> None:
+    """Connect to the upstream, with TLS for wss."""
     uri, options = backend.uri, backend.options
+    loop = asyncio.get_running_loop()
     async with Deadline(None) as deadline:
         dialled = await dial(uri, options, deadline, [])
     dialled.settled()
     try:
         if backend.upstream.proxy_protocol:
-            await asyncio.get_running_loop().sock_sendall(dialled.sock, encode_proxy_header(None, None))
+            await loop.sock_sendall(dialled.sock, encode_proxy_header(None, None))
         ssl = (options.ssl or await context_for_loop()) if uri.secure else None
         hostname = (options.server_hostname or uri.host) if uri.secure else None
-        return await asyncio.open_connection(sock=dialled.sock, ssl=ssl, server_hostname=hostname, limit=_LONGEST_LINE)
+        stream.transport = await connect_transport(loop, stream, dialled.sock, ssl, hostname)
     except BaseException:
-        dialled.sock.close()
+        if stream.transport is None:
+            dialled.sock.close()
         raise
 
 
-async def _probe_http(
-    backend: Backend, path: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> str | None:
-    head = f"GET {path} HTTP/1.1\r\nHost: {backend.uri.host_header}\r\nUser-Agent: taut\r\nConnection: close\r\n\r\n"
-    writer.write(head.encode())
-    try:
-        line = await reader.readuntil(b"\n")
-    except (asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-        raise DialError(f"GET {path} is not answered in HTTP") from None
+def _judge(path: str, line: bytes) -> str | None:
+    """What is wrong with this answer."""
     found = _status_line.fullmatch(line)
     if found is None:
         return f"GET {path} is not answered in HTTP"

@@ -151,6 +151,7 @@ class Proxy:
         assert task is not None  # a hook that is awaited runs in one
         reached = await reach(served, asked, self.logger)
         if isinstance(reached, Response):
+            self.logger.info("%s: answered with %d", path, reached.status_code)
             return reached
         self._legs[connection] = Leg(served, reached, request.path, self.logger)
         task.add_done_callback(lambda _: self._negotiated(connection))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import socket
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Generator, Sequence
+from typing import Any, cast
 
 from ..server.connection import ServerConnection
 from ..server.server import Server
@@ -82,6 +82,15 @@ class serve(serve_handler):  # used like a function, as ``taut.serve`` is
         answer = self._asked_first(connection, request)
         answer = await answer if inspect.isawaitable(answer) else answer
         return answer or await self.proxy.process_request(connection, request)
+
+    async def _start(self) -> ProxyServer:
+        return cast("ProxyServer", await super()._start())
+
+    def __await__(self) -> Generator[Any, None, ProxyServer]:
+        return self._start().__await__()
+
+    async def __aenter__(self) -> ProxyServer:
+        return await self._start()
 
     def _new_server(self, loop: asyncio.AbstractEventLoop) -> ProxyServer:
         server = ProxyServer(loop, self)

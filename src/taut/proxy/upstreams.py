@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import ssl as ssl_module
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from ..client.options import ConnectOptions, connect_options
@@ -25,7 +25,7 @@ _LONGEST_PAUSE = 32
 """The longest pause after failed dials, in units of the first."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Upstream:
     """A server behind the proxy.
 
@@ -39,7 +39,7 @@ class Upstream:
 
     uri: str
     path: str | os.PathLike[str] | None = None
-    ssl: ssl_module.SSLContext | None = field(default=None, repr=False)
+    ssl: ssl_module.SSLContext | None = None
     server_hostname: str | None = None
     proxy_protocol: bool = False
 
@@ -51,6 +51,10 @@ class Upstream:
         if not isinstance(self.proxy_protocol, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"proxy_protocol must be True or False, not {self.proxy_protocol!r}")
         connect_options(parsed, self.address_options())
+
+    def __repr__(self) -> str:
+        where = "" if self.path is None else f" at {os.fspath(self.path)}"
+        return f"<Upstream {parse_uri(self.uri)}{where}>"  # without credentials
 
     def address_options(self) -> dict[str, Any]:
         """The options of ``connect`` that say where it is and who it has to be."""
