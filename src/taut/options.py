@@ -13,6 +13,7 @@ from .types import ConnectionOptions, DeflateOptions, RateLimits
 __all__ = [
     "CONNECTION_OPTIONS",
     "check_choice",
+    "check_compression",
     "check_count",
     "check_deflate",
     "check_number",
@@ -22,6 +23,7 @@ __all__ = [
     "check_sequence",
     "check_ssl",
     "check_text",
+    "checked_options",
     "connection_options",
 ]
 
@@ -30,7 +32,7 @@ CONNECTION_OPTIONS = frozenset(field.name for field in fields(ConnectionOptions)
 _SIZES_OR_NONE = ("max_size", "max_frame_size", "max_fragments", "fragment_size")
 _POLICIES = ("close", "drop_oldest", "drop_newest", "wait")
 _SIZES = ("read_limit", "write_limit", "outbox_limit")
-_TIMES = ("ping_interval", "ping_timeout", "close_timeout")
+_TIMES = ("ping_interval", "ping_timeout", "close_timeout", "idle_timeout", "max_lifetime")
 _FLAGS = ("strict_pongs", "cancel_on_close")
 
 
@@ -130,10 +132,15 @@ def _is_whole(value: object, least: int, most: int | None = None) -> bool:
 
 def connection_options(given: Mapping[str, Any]) -> ConnectionOptions:
     """The record of what was given by name. Raises TypeError for an unknown name, as a function call would."""
+    return ConnectionOptions(**checked_options(given, "those of the signature"))
+
+
+def checked_options(given: Mapping[str, Any], others: str) -> Mapping[str, Any]:
+    """``given`` if all of it is right; ``others``: what else there is to name in the message if it is not."""
     for name, value in given.items():
         if name not in CONNECTION_OPTIONS:
             known = ", ".join(sorted(CONNECTION_OPTIONS))
-            raise TypeError(f"unexpected option {name}; known are {known}, and those of the signature")
+            raise TypeError(f"unexpected option {name}; known are {known}, and {others}")
         if name in _SIZES_OR_NONE:
             _check_size(name, value, optional=True)
         elif name in _SIZES:
@@ -146,7 +153,7 @@ def connection_options(given: Mapping[str, Any]) -> ConnectionOptions:
             raise ValueError(f"overflow must be one of {', '.join(map(repr, _POLICIES))}, not {value!r}")
         elif name == "rate_limits":
             check_rates(value)
-    return ConnectionOptions(**given)
+    return given
 
 
 def check_rates(value: object) -> None:
@@ -155,6 +162,16 @@ def check_rates(value: object) -> None:
         raise TypeError(f"rate_limits must be a RateLimits, not {value!r}")
     for each in fields(value):
         check_number(f"rate_limits.{each.name}", getattr(value, each.name), above=0, optional=each.name != "burst")
+
+
+def check_compression(wanted: object, negotiated: object) -> None:
+    """Refuse what is neither a flag nor None; and a flag where compression was not negotiated, None."""
+    if wanted is None:
+        return
+    if not isinstance(wanted, bool):
+        raise TypeError(f"compression must be True or False on an open connection, or None, not {wanted!r}")
+    if wanted and negotiated is None:
+        raise ValueError("compression must be False or None: it was not negotiated for this connection")
 
 
 def check_deflate(compression: str | DeflateOptions | None) -> DeflateOptions | None:

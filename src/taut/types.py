@@ -331,6 +331,8 @@ class ConnectionOptions:
     ``strict_pongs``: insist on a Pong; otherwise any received byte proves that the peer is alive.
     ``cancel_on_close``: cancel the handler once its connection is closed (servers).
     ``rate_limits``: how fast the peer may send.
+    ``idle_timeout``: close after so many seconds without a message in either direction.  ``max_lifetime``: close so
+    many seconds after the opening, or up to a tenth earlier, so that those opened together do not end together.
     """
 
     max_size: int | None = 1 << 20
@@ -347,3 +349,5 @@ class ConnectionOptions:
     strict_pongs: bool = False
     cancel_on_close: bool = False
     rate_limits: RateLimits = RateLimits()
+    idle_timeout: float | None = None
+    max_lifetime: float | None = None

@@ -58,7 +58,7 @@ class connect(Connecting, Generic[Opened]):  # used like a function, as in the w
     ``max_headers`` (128): limits of the response. Everything in ``ConnectionOptions`` is accepted by name as well:
     ``max_size``, ``max_frame_size``, ``max_fragments``, ``read_limit``, ``write_limit``, ``outbox_limit``,
     ``overflow``, ``fragment_size``, ``ping_interval``, ``ping_timeout``, ``close_timeout``, ``strict_pongs``,
-    ``rate_limits``.
+    ``rate_limits``, ``idle_timeout``, ``max_lifetime``.
 
     Raises ``TypeError`` or ``ValueError`` (``InvalidURI``, ``InvalidProxy`` among them) for a wrong argument, at once,
     before any I/O. Awaiting it raises a ``ConnectError``: ``DialError`` when no connection can be made, ``TLSError``,

@@ -95,6 +95,8 @@ class ConnectArguments(TypedDict, total=False):
     close_timeout: float | None
     strict_pongs: bool
     rate_limits: RateLimits
+    idle_timeout: float | None
+    max_lifetime: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,16 +16,19 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any, cast
 
 from ..drivers.keepalive import unwatch, watch
 from ..drivers.outbox import Entry
 from ..drivers.stream import StreamDriver
 from ..errors import closed_error
+from ..options import check_compression, checked_options
 from ..protocol.inbox import Fragment
 from ..protocol.session import Session, cut_reason, valid_close_code
 from ..subprotocols import Subprotocol
 from ..types import BytesLike, ConnectionOptions, Data, Opcode, Request, Response
+from .deadlines import Deadlines, deadlines_of
 from .facts import FACTS, Facts
 from .fragments import Fragments, is_sendable, send_fragments
 from .watching import Watcher
@@ -44,6 +47,7 @@ class Connection(Facts, StreamDriver, asyncio.BufferedProtocol):
     __slots__ = (
         *FACTS,
         "_closed_future",
+        "_deadlines",
         "_drain_futures",
         "_end_timer",
         "_ended",
@@ -61,11 +65,13 @@ class Connection(Facts, StreamDriver, asyncio.BufferedProtocol):
         self._end_timer: asyncio.TimerHandle | None = None
         self._patience: asyncio.TimerHandle | None = None
         self._ended = False
+        self._deadlines: Deadlines | None = None
         self.watcher: Watcher | None = None  # where somebody wants to know of every step
 
     def open(self, transport: asyncio.Transport, session: Session, on_message: Any = None) -> None:
         """The opening handshake has succeeded: start moving messages."""
         self.opened_at = time.monotonic()
+        self._deadlines = deadlines_of(self.options, self.opened_at)
         self.attach(transport, session, on_message)
         self._begin_log()
         if self.watcher is not None:
@@ -249,8 +255,38 @@ class Connection(Facts, StreamDriver, asyncio.BufferedProtocol):
         """The sweep of ``drivers.keepalive`` passes by."""
         self.session.tick(now, slack, self.read_paused, stalled)
         self.flush_output()
+        if self._deadlines is not None:
+            passed = self._deadlines.passed(self.session, self.unsent, self.read_paused, now, stalled)
+            if passed is not None:
+                self._start_close(1001, passed)
         if self.session.phase_name == "CLOSED":
             self.abort()  # given up; there is no point in waiting for a peer that does not answer
+
+    # -- options -----------------------------------------------------------------------------------------------
+
+    def set_options(self, *, compression: bool | None = None, **options: Any) -> None:
+        """Change options of this connection while it is open, from the next frame in each direction on.
+
+        ``options``: those of ``ConnectionOptions``; the others stay as they are. ``compression``: whether messages are
+        compressed from now on that are sent without ``compress``. Raises ``TypeError`` or ``ValueError`` for a wrong
+        one, with nothing changed, and where compression was not negotiated. Does nothing once the connection is lost;
+        ``RuntimeError`` before it is open.
+        """
+        if self._session_or_none() is None:
+            raise RuntimeError("the connection is not open yet")
+        adopted = replace(self.options, **checked_options(options, "compression"))
+        check_compression(compression, self.session.deflate)
+        if self.closed:
+            return
+        now = time.monotonic()
+        if compression is not None and self.session.deflate is not None:
+            self.session.deflate.enable(compression)
+        unwatch(self.loop, self, self.options)
+        self.options = adopted
+        self._adopt_options(adopted, now)
+        self._deadlines = deadlines_of(adopted, self.opened_at, now, self._deadlines)
+        if not self._ended:
+            watch(self.loop, self, adopted)
 
     # -- closing -----------------------------------------------------------------------------------------------
 

@@ -50,9 +50,11 @@ class _Group:
                 self.loop.call_exception_handler({"message": "keepalive failed", "exception": exc})
 
 
-def _period(options: ConnectionOptions) -> float:
-    shortest = min(t for t in (options.ping_interval, options.ping_timeout) if t is not None)
-    return min(max(2.0 ** math.floor(math.log2(shortest / 8)), _SHORTEST), _LONGEST)
+def _period(options: ConnectionOptions) -> float | None:
+    """How often a connection wants to be looked at, None for never."""
+    pings = (options.ping_interval, options.ping_timeout) if options.ping_interval is not None else ()
+    times = [t for t in (*pings, options.idle_timeout, options.max_lifetime) if t is not None]
+    return min(max(2.0 ** math.floor(math.log2(min(times) / 8)), _SHORTEST), _LONGEST) if times else None
 
 
 def _groups(loop: asyncio.AbstractEventLoop) -> dict[float, _Group]:
@@ -64,10 +66,10 @@ def _groups(loop: asyncio.AbstractEventLoop) -> dict[float, _Group]:
 
 
 def watch(loop: asyncio.AbstractEventLoop, connection: Watched, options: ConnectionOptions) -> None:
-    """Call ``connection.keepalive_tick(now, slack, stalled)`` from time to time, if ``options`` ask for pings."""
-    if options.ping_interval is None:
-        return
+    """Call ``connection.keepalive_tick(now, slack, stalled)`` from time to time, if ``options`` ask for anything."""
     groups, period = _groups(loop), _period(options)
+    if period is None:
+        return
     if period not in groups:
         groups[period] = _Group(loop, period)
     groups[period].members.add(connection)
@@ -75,11 +77,8 @@ def watch(loop: asyncio.AbstractEventLoop, connection: Watched, options: Connect
 
 def unwatch(loop: asyncio.AbstractEventLoop, connection: Watched, options: ConnectionOptions) -> None:
     """Undo ``watch``; harmless when it was not called."""
-    if options.ping_interval is None:
-        return
     groups, period = _groups(loop), _period(options)
-    group = groups.get(period)
-    if group is not None:
+    if period is not None and (group := groups.get(period)) is not None:
         group.members.discard(connection)
         if not group.members:
             group.timer.cancel()

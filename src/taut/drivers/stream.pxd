@@ -24,6 +24,7 @@ cdef class StreamDriver(Sender):
     cdef RecvState recv_state
     cdef bint direct
     cdef bint resume_scheduled
+    cdef bint held
     cdef readonly bint read_paused
     cdef bint taking_parts
     cdef bint part_taken
@@ -36,3 +37,4 @@ cdef class StreamDriver(Sender):
     cdef int _deliver(self) except -1
     cdef int _wake_reader(self) except -1
     cdef int _relieve(self) except -1
+    cdef int _resume_soon(self) except -1

@@ -375,7 +375,39 @@ cdef class StreamDriver(Sender):
 
     cdef int _relieve(self) except -1:
         """Read on once enough has been taken, in a turn of the loop of its own."""
-        if not self.resume_scheduled and self.session.inbox.size <= self.session.read_limit // 2:
+        if self.session.inbox.size <= self.session.read_limit // 2:
+            self._resume_soon()
+        return 0
+
+    def _adopt_options(self, options, double now):
+        """Go on with other ``ConnectionOptions``."""
+        self.session.set_options(options, now)
+        self.outbox_limit = options.outbox_limit
+        if self.transport is not None:
+            self.transport.set_write_buffer_limits(options.write_limit)
+            if self.read_paused:
+                self._relieve()  # what is unread may be less than the limit now
+
+    def pause_reading(self):
+        """Read nothing more from the network until ``resume_reading``, so that the peer has to wait.
+
+        What has been read already is still received. Meanwhile nothing of the peer is noticed, neither its Close frame
+        nor its end, and keepalive does not give it up. Does nothing once the connection is closing.
+        """
+        if self.transport is None or self.session.phase != OPEN:
+            return
+        self.held = True
+        if not self.read_paused:
+            self._pause_reading()
+
+    def resume_reading(self):
+        """Read on, after ``pause_reading``."""
+        if self.held:
+            self.held = False
+            self._resume_soon()
+
+    cdef int _resume_soon(self) except -1:
+        if not self.resume_scheduled:
             self.resume_scheduled = True
             self.loop.call_soon(self._resume_reading)
         return 0
@@ -386,7 +418,7 @@ cdef class StreamDriver(Sender):
         if self.stash is not None:
             self._unstash()
             self._after_read()
-        if self.transport is None:
+        if self.transport is None or self.held:
             return
         if self.read_paused and self.stash is None and (session.inbox.size < session.read_limit or session.dropping):
             self.read_paused = False
@@ -403,9 +435,9 @@ cdef class StreamDriver(Sender):
         """We are closing: read on, so that the peer's Close frame is seen, though nobody takes messages."""
         if self.recv_state != WAITING and self.on_message is None:
             self.session.drop_unread()
-        if (self.stash is not None or self.read_paused) and not self.resume_scheduled:
-            self.resume_scheduled = True
-            self.loop.call_soon(self._resume_reading)
+        self.held = False
+        if self.stash is not None or self.read_paused:
+            self._resume_soon()
 
     def _read_to_end(self):
         """All is said: what still arrives is read, so that the end of the stream is seen, and not looked at."""

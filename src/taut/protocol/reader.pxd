@@ -47,6 +47,7 @@ cdef class FrameReader(FrameNotes):
     cdef readonly uint64_t messages_received
     cdef readonly uint64_t bytes_received
 
+    cdef int _limit(self, object options) except -1
     cdef size_t receive(self, uint8_t *data, size_t size, double now) except? -1
     cdef bint direct_target(self, uint8_t **data, size_t *size) noexcept
     cdef int received_direct(self, size_t size) except -1

@@ -52,15 +52,25 @@ cdef class FrameReader(FrameNotes):
     def __init__(self, options, bint client, deflate, double now=0.0):
         self.is_client = client
         self.deflate = deflate
+        self._limit(options)
+        budgets_begin(&self.budgets, options.rate_limits, now)
+
+    def __dealloc__(self):
+        inbox_clear(&self.inbox)
+
+    cdef int _limit(self, object options) except -1:
+        """Read within these limits from the next frame on."""
         self.max_size = NO_LIMIT if options.max_size is None else options.max_size
         self.max_frame_size = NO_LIMIT if options.max_frame_size is None else options.max_frame_size
         self.max_fragments = NO_LIMIT if options.max_fragments is None else options.max_fragments
         self.read_limit = options.read_limit
         self.strict_pongs = options.strict_pongs
-        budgets_begin(&self.budgets, options.rate_limits, now)
+        return 0
 
-    def __dealloc__(self):
-        inbox_clear(&self.inbox)
+    @property
+    def in_progress(self):
+        """Whether some of a message is here, and not yet all of it."""
+        return self.in_message
 
     cdef int _control(self, uint8_t opcode, bytes payload, double now) except -1:
         """A control frame has arrived."""
@@ -211,7 +221,8 @@ cdef class FrameReader(FrameNotes):
             self.message_size = 0
             self.fragments = 1
         if not self.compressed:
-            if self.max_size - self.message_size < head.length:
+            # Both are below 2**63; the limit may have become lower than what is here already.
+            if self.message_size + head.length > self.max_size:
                 raise PayloadTooBig(self.message_size + head.length, self.max_size)
             self.message_size += head.length
         return 0
@@ -306,8 +317,10 @@ cdef class FrameReader(FrameNotes):
         return 0
 
     cdef int _inflate(self, uint8_t *data, size_t size, bint final) except -1:
-        cdef object limit = None if self.max_size == NO_LIMIT else self.max_size - self.message_size
+        cdef object limit = None
         cdef bytes part
+        if self.max_size != NO_LIMIT:  # which may have become lower than what is here already
+            limit = self.max_size - self.message_size if self.max_size > self.message_size else 0
         try:
             part = self.deflate.decompress(PyBytes_FromStringAndSize(<char *>data, size), limit, final)
         except PayloadTooBig as exc:

@@ -17,6 +17,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport uint8_t, uint32_t
 
+from .budgets cimport budgets_begin
 from .frames cimport MaskPool, output_frame, output_release
 from .reader cimport FrameReader
 
@@ -97,6 +98,13 @@ cdef class Session(FrameReader):
 
     def __dealloc__(self):
         output_release(&self.output)
+
+    def set_options(self, options, double now):
+        """Go on with other ``ConnectionOptions``, from the next frame in each direction."""
+        if options.rate_limits != self.options.rate_limits:
+            budgets_begin(&self.budgets, options.rate_limits, now)
+        self.options = options
+        self._limit(options)
 
     def receive_eof(self, cause=None):
         """The byte stream has ended: without Close frames this is 1006 (RFC 6455, 7.1.5)."""

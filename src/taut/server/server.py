@@ -334,7 +334,7 @@ class serve:  # used like a function, as in the websockets package
     are in flight at a time, None for any number; others wait. Everything in ``ConnectionOptions`` is accepted by name
     as well: ``max_size``, ``max_frame_size``, ``max_fragments``, ``read_limit``, ``write_limit``, ``outbox_limit``,
     ``overflow``, ``fragment_size``, ``ping_interval``, ``ping_timeout``, ``close_timeout``, ``strict_pongs``,
-    ``cancel_on_close``, ``rate_limits``.
+    ``cancel_on_close``, ``rate_limits``, ``idle_timeout``, ``max_lifetime``.
 
     Raises ``TypeError`` or ``ValueError`` for a wrong argument, at once; ``OSError`` when listening fails.
     """

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self
 
+from ..connection.deadlines import Deadlines, deadlines_of
 from ..connection.facts import Facts
 from ..connection.filtering import Filter
 from ..connection.fragments import is_whole
@@ -39,6 +40,7 @@ class Connection(Facts, BlockingDriver):
     def __init__(self, options: ConnectionOptions, logger: logging.Logger) -> None:
         self._begin_facts(options, logger)
         self._sock: socket.socket | None = None
+        self._deadlines: Deadlines | None = None
         self.message_filter: Filter | None = None
 
     @property
@@ -51,7 +53,16 @@ class Connection(Facts, BlockingDriver):
         self.opened_at = time.monotonic()
         self._sock = wire.sock
         self._begin_log()
+        self._deadlines = deadlines_of(self.options, self.opened_at)
         self._attach(wire, session, background.keeper, early)
+
+    def keepalive_tick(self, now: float, slack: float, stalled: float) -> None:
+        """The sweep of ``drivers.keepalive`` passes by, in the thread in the background."""
+        super().keepalive_tick(now, slack, stalled)
+        if self._deadlines is not None:
+            passed = self._deadlines.passed(self.session, self.unsent, False, now, stalled)
+            if passed is not None:
+                self._begin_close(1001, passed)
 
     def finish(self) -> None:
         """Nobody uses the socket any more; the thread in the background calls this."""

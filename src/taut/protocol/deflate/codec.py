@@ -13,6 +13,7 @@ Without context takeover a direction's context ends with each message and leaves
 
 from __future__ import annotations
 
+import sys
 import zlib
 
 from taut.errors import PayloadTooBig
@@ -66,6 +67,7 @@ class Deflate:
         self.parameters = parameters
         self.options = options
         self.threshold = options.threshold
+        """From how many bytes on a message is compressed unless it is said otherwise."""
         from_server = parameters.server_max_window_bits, not parameters.server_no_context_takeover
         from_client = parameters.client_max_window_bits, not parameters.client_no_context_takeover
         self._outbound_bits, self._outbound_takeover = from_server if server else from_client
@@ -78,6 +80,10 @@ class Deflate:
     def window_bits(self) -> int:
         """The window (bits) that this side may compress with."""
         return self._outbound_bits
+
+    def enable(self, wanted: bool) -> None:
+        """Whether messages are compressed that nobody has said anything about."""
+        self.threshold = self.options.threshold if wanted else sys.maxsize
 
     def compress(self, payload: BytesLike) -> bytes:
         """A whole message as the payload of a frame."""
