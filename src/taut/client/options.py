@@ -39,15 +39,15 @@ from ..types import ConnectionOptions, DeflateOptions, Headers, HeadersLike, Ove
 from .dialling.certificates import parse_pins
 from .dialling.proxies import ProxyURL, need_socks, parse_proxies
 
-__all__ = ["ConnectArguments", "ConnectOptions", "connect_options"]
+__all__ = ["ConnectArguments", "ConnectOptions", "PooledArguments", "connect_options"]
 
 USER_AGENT = f"taut/{__version__}"
 
 _FAMILIES = (socket_module.AF_UNSPEC, socket_module.AF_INET, socket_module.AF_INET6)
 
 
-class ConnectArguments(TypedDict, total=False):
-    """The options of ``connect`` by name; ``connect`` says what each means."""
+class PooledArguments(TypedDict, total=False):
+    """The options of ``connect`` that ``Pool`` takes as they are."""
 
     host: str | None
     port: int | None
@@ -96,6 +96,11 @@ class ConnectArguments(TypedDict, total=False):
     strict_pongs: bool
     rate_limits: RateLimits
     idle_timeout: float | None
+
+
+class ConnectArguments(PooledArguments, total=False):
+    """The options of ``connect`` by name; ``connect`` says what each means."""
+
     max_lifetime: float | None
 
 

@@ -23,7 +23,7 @@ from ...protocol.session import valid_close_code
 from ...types import Sendable
 from ..endpoints import Endpoint, Endpoints, Factory
 from ..opening import ClientConnection
-from ..options import ConnectArguments
+from ..options import PooledArguments
 from ..reconnection import ReconnectPolicy
 from .checkouts import Checkout, Checkouts, Strategy
 from .slots import Pooled, Setup, Slot, SlotOptions, SlotState, Tally
@@ -97,7 +97,7 @@ class Pool:
         max_lifetime: float | None = None,
         drain_timeout: float | None = 10.0,
         policy: ReconnectPolicy = _POLICY,
-        **options: Unpack[ConnectArguments],
+        **options: Unpack[PooledArguments],
     ) -> None:
         check_count("size", size, least=1)
         check_count("min_ready", min_ready, least=0)
