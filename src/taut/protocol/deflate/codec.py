@@ -13,7 +13,6 @@ Without context takeover a direction's context ends with each message and leaves
 
 from __future__ import annotations
 
-import sys
 import zlib
 
 from taut.errors import PayloadTooBig
@@ -25,6 +24,8 @@ from taut.types import BytesLike, DeflateOptions
 
 __all__ = ["Deflate", "compress_message"]
 
+_NEVER = (1 << 31) - 1
+"""A threshold for who wants nothing compressed: 2 GiB, which is as much as every platform can count."""
 # An empty block without compression, less the tail (section 7.2.3.6).
 _EMPTY_MESSAGE = b"\x00"
 
@@ -83,7 +84,7 @@ class Deflate:
 
     def enable(self, wanted: bool) -> None:
         """Whether messages are compressed that nobody has said anything about."""
-        self.threshold = self.options.threshold if wanted else sys.maxsize
+        self.threshold = self.options.threshold if wanted else _NEVER
 
     def compress(self, payload: BytesLike) -> bytes:
         """A whole message as the payload of a frame."""
