@@ -382,7 +382,7 @@ cdef class StreamDriver(Sender):
     def _adopt_options(self, options, double now):
         """Go on with other ``ConnectionOptions``."""
         self.session.set_options(options, now)
-        self.outbox_limit = options.outbox_limit
+        self.take_options()
         if self.transport is not None:
             self.transport.set_write_buffer_limits(options.write_limit)
             if self.read_paused:
