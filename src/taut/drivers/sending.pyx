@@ -67,7 +67,7 @@ cdef class Sender(Mover):
         ``urgent``. The message is taken when ``send`` is called, whole; cancelling the wait does not take it back.
         Raises ``ConnectionClosed`` once the connection is closing, ``TypeError`` for anything else than the above.
         """
-        cdef int policy = policy_of(overflow, WAITS)
+        cdef int policy = WAITS if overflow is None else policy_of(overflow, WAITS)
         if key is not None:
             hash(key)
         if (
@@ -108,7 +108,7 @@ cdef class Sender(Mover):
 
         Raises ``ConnectionClosed`` once the connection is closing.
         """
-        cdef int policy = policy_of(overflow, AS_CONFIGURED)
+        cdef int policy = AS_CONFIGURED if overflow is None else policy_of(overflow, AS_CONFIGURED)
         if key is not None:
             hash(key)
         if self.session.phase == CLOSE_SENT or self.session.phase == CLOSED:
