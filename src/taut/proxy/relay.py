@@ -24,6 +24,9 @@ from .endings import Ending, ending_for_client, ending_for_upstream
 
 __all__ = ["relay"]
 
+_SMALL = 1 << 12
+"""Below this many characters or bytes, messages that came together are sent together."""
+
 
 async def relay(client: Connection, upstream: Connection) -> None:
     """Pass messages both ways until both connections are closed. When it is cancelled both are dropped."""
@@ -80,6 +83,8 @@ class _Direction:
             message: Data | Fragment = await source.recv()
             if isinstance(message, Fragment):
                 await self._pass_parts(message)
+            elif len(message) < _SMALL and len(source.session) and not sink.write_paused:
+                sink.session.send(message)  # leaves together with the next one, which is here already
             else:
                 sending = sink.send(message)
                 if sink.write_paused:
