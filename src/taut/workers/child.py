@@ -51,6 +51,8 @@ class Child:
         self.problem: str | None = None
         """What it has said about that, None if it has printed it."""
         self.ready_at: float | None = None
+        self.has_left = False
+        """Whether it accepts nothing more."""
         self.snapshot: dict[str, Any] | None = None
         """What it has counted, when it said so last."""
         self._answer: asyncio.Future[None] | None = None
@@ -182,8 +184,10 @@ class Child:
         elif "snapshot" in what:
             self.snapshot = what["snapshot"]
             self._answered()
-        elif "draining" in what and self.state is ChildState.SERVING:
-            self._ending()
+        elif "draining" in what:
+            self.has_left = True
+            if self.state is ChildState.SERVING:
+                self._ending()
             self._on_change(self)
 
     def _ending(self) -> None:

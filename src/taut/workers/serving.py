@@ -40,7 +40,7 @@ class Serving:
     """The life of one process that serves.
 
     ``alone``: whether there is no process above it. ``leaves``: whether others have its sockets as well. ``on_stop`` is
-    called when the drain begins.
+    called when the drain has begun, and the sockets are left.
     """
 
     def __init__(self, plan: Plan, *, alone: bool, leaves: bool, on_stop: Callable[[], None]) -> None:
@@ -123,13 +123,14 @@ class Serving:
         if not self._stop.is_set():
             self._leaves = leaves
             self._stop.set()
-            self._on_stop()
 
     async def _drain(self, server: Server) -> None:
         if not self._leaves:
+            self._on_stop()
             await server.drain(self._plan.drain)
             return
         server.hand_over()
+        self._on_stop()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + min(_SETTLE, self._plan.drain)
         while server.handshakes and loop.time() < deadline:  # noqa: ASYNC110 - once in the life of a process

@@ -21,6 +21,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from ..server.server import Server
@@ -38,6 +39,8 @@ LONGEST_DELAY = 30.0
 """How long a worker that keeps ending is waited with, at most (seconds)."""
 TRIES = 4
 """How many times the first worker of all is tried."""
+_PATIENCE = 5.0
+"""How long a reload waits for a worker to leave its sockets (seconds)."""
 _WELL = 10.0
 """A worker that has served for this long was well (seconds)."""
 
@@ -266,6 +269,14 @@ class Supervisor:
         if not self._stopping:
             self._notifier.ready(self._status())
 
+    async def _wait_until_left(self, child: Child) -> None:
+        """Wait until it accepts nothing more, so that whoever comes after a reload finds what is new."""
+        with suppress(TimeoutError):  # its event loop is blocked
+            async with asyncio.timeout(_PATIENCE):
+                while not child.has_left and child.state is not ChildState.ENDED:
+                    self._changed.clear()
+                    await self._changed.wait()
+
     async def _replace(self, slot: _Slot) -> bool:
         """Put a new worker in this place: whether it serves."""
         if slot.timer is not None:
@@ -294,4 +305,5 @@ class Supervisor:
         old, slot.child, slot.failures = slot.child, successor, 0
         if old is not None:
             old.drain(replaced=True)
+            await self._wait_until_left(old)
         return True
