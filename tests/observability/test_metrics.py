@@ -188,6 +188,59 @@ async def test_unread_and_unsent_bytes(tcp: Driver) -> None:
         go.set()
 
 
+async def test_what_a_peer_does_not_take(tcp: Driver) -> None:
+    done = asyncio.Event()
+
+    async def handler(ws: taut.ServerConnection) -> None:
+        await done.wait()
+
+    options: dict[str, Any] = {"outbox_limit": 1 << 20, "overflow": "drop_newest", "compression": None}
+    async with tcp.serve(handler, **options) as server, tcp.opened(server) as peer:
+        peer.transport.pause_reading()
+        (connection,) = server.connections
+        while not connection.stats.messages_dropped:
+            connection.send_nowait(b"x" * (1 << 16))
+            await asyncio.sleep(0)
+        stats = connection.stats
+        assert stats.unsent_peak >= stats.unsent > 1 << 20 >= stats.unsent - (1 << 18)
+        assert 0 < stats.stalled < 30
+        values = values_of(server)
+        assert values["taut_messages_dropped_total{policy=drop_newest,route=}"] == 1
+        assert values["taut_messages_waiting{route=}"] == stats.messages_waiting > 0
+        assert values["taut_dropped_bytes_total{route=}"] == 1 << 16
+        assert values["taut_stalled_seconds_total{route=}"] >= stats.stalled
+        peer.transport.resume_reading()
+        await connection.drain()
+        after = connection.stats
+        assert after.unsent < after.unsent_peak
+        stalled = after.stalled
+        assert connection.stats.stalled == stalled >= stats.stalled
+        connection.abort()
+        done.set()
+        await until(lambda: not server.connections_open)
+        assert values_of(server)["taut_stalled_seconds_total{route=}"] == stalled
+        assert connection.stats.unsent_peak == after.unsent_peak
+
+
+async def test_the_most_that_was_unread(tcp: Driver) -> None:
+    go = asyncio.Event()
+
+    async def handler(ws: taut.ServerConnection) -> None:
+        await go.wait()
+        async for message in ws:
+            await ws.send(message)
+
+    async with tcp.connected(handler, compression=None) as (server, ws):
+        for _ in range(3):
+            await ws.send("x" * 100)
+        (connection,) = server.connections
+        await until(lambda: connection.stats.unread == 300)
+        go.set()
+        for _ in range(3):
+            await ws.recv()
+        assert (connection.stats.unread, connection.stats.unread_peak) == (0, 3 * 116)
+
+
 async def test_snapshots_travel_as_json_and_add_up(tcp: Driver) -> None:
     async with tcp.connected(echo) as (first, ws), tcp.connected(echo) as (second, _):
         await ws.send("x")

@@ -31,6 +31,7 @@ from ..types import BytesLike, ConnectionOptions, Data, Opcode, Request, Respons
 from .deadlines import Deadlines, deadlines_of
 from .facts import FACTS, Facts
 from .fragments import Fragments, is_sendable, send_fragments
+from .stalls import Stall
 from .watching import Watcher
 
 __all__ = ["Connection"]
@@ -53,6 +54,7 @@ class Connection(Facts, StreamDriver, asyncio.BufferedProtocol):
         "_ended",
         "_patience",
         "_pong_futures",
+        "_stall",
         "watcher",
     )
 
@@ -66,6 +68,7 @@ class Connection(Facts, StreamDriver, asyncio.BufferedProtocol):
         self._patience: asyncio.TimerHandle | None = None
         self._ended = False
         self._deadlines: Deadlines | None = None
+        self._stall: Stall | None = None  # since there was more to send than the peer took
         self.watcher: Watcher | None = None  # where somebody wants to know of every step
 
     def open(self, transport: asyncio.Transport, session: Session, on_message: Any = None) -> None:
@@ -219,6 +222,24 @@ class Connection(Facts, StreamDriver, asyncio.BufferedProtocol):
         for future in futures or ():
             if not future.done():
                 future.set_result(None)
+
+    # -- stalls ------------------------------------------------------------------------------------------------
+
+    def pause_writing(self) -> None:
+        """The transport is over its limit."""
+        super().pause_writing()
+        if self._stall is None:
+            self._stall = Stall()
+        self._stall.begin(self.unsent, time.monotonic())
+
+    def resume_writing(self) -> None:
+        """The transport takes more."""
+        if self._stall is not None:  # before what waits is sent: now there is the most of it
+            self._stall.end(self.unsent, time.monotonic())
+        super().resume_writing()
+
+    def _stalls(self) -> tuple[int, float]:
+        return (0, 0.0) if self._stall is None else self._stall.so_far(self.unsent, time.monotonic())
 
     # -- pings -------------------------------------------------------------------------------------------------
 
@@ -394,6 +415,8 @@ class Connection(Facts, StreamDriver, asyncio.BufferedProtocol):
         """The byte stream is gone: tell everyone who waits."""
         self._forget_timers()
         unwatch(self.loop, self, self.options)
+        if self._stall is not None:
+            self._stall.end(self.unsent, time.monotonic())
         self.transport = None
         self._writable()
         if self.session.deflate is not None:

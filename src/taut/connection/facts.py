@@ -25,6 +25,7 @@ TOTALS = (
     "dropped_at_end",
     "bytes_dropped",
     "messages_conflated",
+    "stalled",
 )
 """What of ``Stats`` only grows, and can be added up over connections."""
 _NO_SLOTS: tuple[str, ...] = ()  # beside a driver, which is compiled, no base may have any
@@ -41,6 +42,9 @@ class Stats:
     ``dropped_newest`` by a policy, ``dropped_at_end`` because the connection ended before they had left;
     ``bytes_dropped``; ``messages_conflated``, replaced by a later one of the same key. Every message that was taken, or
     dropped at once, is counted once, here or in ``messages_sent``.
+
+    ``unread_peak``: the most that was unread, 16 bytes a message more. ``unsent_peak``: the most that was unsent, 0 if
+    that was never over ``write_limit``; ``stalled``: for how many seconds it was.
     """
 
     messages_received: int
@@ -56,6 +60,9 @@ class Stats:
     dropped_at_end: int
     bytes_dropped: int
     messages_conflated: int
+    unread_peak: int
+    unsent_peak: int
+    stalled: float
 
     @property
     def messages_dropped(self) -> int:
@@ -187,7 +194,13 @@ class Facts:
             self.unsent if self._has_stream() else 0,
             s.messages_confirmed,
             *self._outbox_counts(),
+            s.unread_peak,
+            *self._stalls(),
         )
+
+    def _stalls(self) -> tuple[int, float]:
+        """The most that was unsent, and how long the peer took too little; of who sends and waits, nothing is kept."""
+        return 0, 0.0
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.state.name} {self.remote_address}>"
@@ -224,13 +237,17 @@ class Facts:
             return
         duration, stats = now - self.opened_at, self.stats
         self.logger.info(
-            "connection closed: %s; open for %.3f s, received %d messages and %d bytes, sent %d messages and %d bytes",
+            "connection closed: %s; open for %.3f s, received %d messages and %d bytes, sent %d messages and %d bytes, "
+            "at most %d bytes unread and %d unsent, stalled for %.3f s",
             info,
             duration,
             stats.messages_received,
             stats.bytes_received,
             stats.messages_sent,
             stats.bytes_sent,
+            stats.unread_peak,
+            stats.unsent_peak,
+            stats.stalled,
             extra=self.log_fields()
             | {
                 "subprotocol": self.subprotocol,

@@ -48,6 +48,11 @@ FAMILIES = {
         Family("taut_messages_sent", "counter", "Messages sent.", ("route",)),
         Family("taut_received_bytes", "counter", "Bytes received after opening handshakes.", ("route",)),
         Family("taut_sent_bytes", "counter", "Payload bytes of frames sent.", ("route",)),
+        Family("taut_messages_waiting", "gauge", "Messages that wait because peers do not read.", ("route",)),
+        Family("taut_messages_dropped", "counter", "Messages dropped, by policy.", ("route", "policy")),
+        Family("taut_dropped_bytes", "counter", "Bytes of messages dropped.", ("route",)),
+        Family("taut_messages_conflated", "counter", "Messages replaced by a later one of the same key.", ("route",)),
+        Family("taut_stalled_seconds", "counter", "Time for which peers took less than was sent.", ("route",)),
         Family("taut_unread_bytes", "gauge", "Bytes of messages received and not yet taken.", ("route",)),
         Family("taut_unsent_bytes", "gauge", "Bytes that have not left yet.", ("route",)),
         Family("taut_handshake_duration_seconds", "histogram", "How long opening handshakes took, TLS included."),
@@ -61,10 +66,18 @@ _OF_CONNECTIONS = {
     "taut_messages_sent": "messages_sent",
     "taut_received_bytes": "bytes_received",
     "taut_sent_bytes": "bytes_sent",
+    "taut_messages_waiting": "messages_waiting",
+    "taut_dropped_bytes": "bytes_dropped",
+    "taut_messages_conflated": "messages_conflated",
+    "taut_stalled_seconds": "stalled",
     "taut_unread_bytes": "unread",
     "taut_unsent_bytes": "unsent",
 }
 """What is added up over connections, and what ``ws.stats`` calls it."""
+
+
+_DROPS = {"drop_oldest": "dropped_oldest", "drop_newest": "dropped_newest", "at_end": "dropped_at_end"}
+"""The same of messages that were dropped, by the policy that did it."""
 
 
 def snapshot(server: Server) -> Snapshot:
@@ -106,6 +119,9 @@ def snapshot(server: Server) -> Snapshot:
     }
     for name, counted in _OF_CONNECTIONS.items():
         metrics[name] = [[[route], counts[counted]] for route, counts in moved.items()]
+    metrics["taut_messages_dropped"] = [
+        [[route, policy], counts[counted]] for route, counts in moved.items() for policy, counted in _DROPS.items()
+    ]
     return {"version": _VERSION, "metrics": metrics}
 
 
@@ -118,7 +134,7 @@ def _add_open(connections: Iterable[ServerConnection], moved: dict[str, Counter[
         route = "" if connection.route is None else connection.route.name
         routes[route] += 1
         counts, stats = moved.setdefault(route, Counter()), connection.stats
-        for counted in _OF_CONNECTIONS.values():
+        for counted in (*_OF_CONNECTIONS.values(), *_DROPS.values()):
             counts[counted] += getattr(stats, counted)
     for route in moved:
         routes.setdefault(route, 0)  # a gauge that was there goes to zero, it does not go away

@@ -13,6 +13,7 @@ cdef struct Inbox:
     size_t first
     size_t count
     size_t size
+    size_t peak  # the most that ``size`` has been
     PyObject *inline_slots[INBOX_INLINE]
 
 cdef class Fragment:

@@ -63,6 +63,8 @@ cdef int inbox_push(Inbox *inbox, object message) except -1:
     inbox.slots[i] = <PyObject *>message
     inbox.count += 1
     inbox.size += message_weight(message)
+    if inbox.size > inbox.peak:
+        inbox.peak = inbox.size
     return 0
 
 

@@ -388,6 +388,11 @@ cdef class FrameReader(FrameNotes):
         """The bytes of messages that were received and not yet taken."""
         return self.inbox.size - self.inbox.count * MESSAGE_OVERHEAD
 
+    @property
+    def unread_peak(self):
+        """The most bytes that received messages have held at a time, with what each counts for beside its bytes."""
+        return self.inbox.peak
+
     def stream(self):
         """Deliver the message that is arriving, or the next one, in parts (``Fragment``) as they come."""
         if self.inbox.count == 0 and not self.streaming:
