@@ -71,7 +71,8 @@ from .server.certificate import ServerCertificate
 from .server.connection import ServerConnection
 from .server.middleware import Middleware
 from .server.routing import Route, Router
-from .server.server import Server, serve, unix_serve
+from .server.server import Server
+from .server.serving import serve, unix_serve
 from .server.shared import RedisLimits
 from .server.tally import ServerStats
 from .subprotocols import JSONSubprotocol, Subprotocol

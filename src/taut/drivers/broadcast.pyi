@@ -1,7 +1,12 @@
 from collections.abc import Hashable, Iterable
 
+from typing_extensions import disjoint_base
+
 from ..types import BroadcastResult, BytesLike, Overflow
 from .sending import Sender
+
+@disjoint_base
+class Delivery: ...
 
 def broadcast(
     connections: Iterable[Sender],

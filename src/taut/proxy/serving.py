@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from ..server.connection import ServerConnection
 from ..server.server import Server
-from ..server.server import serve as serve_handler
+from ..server.serving import serve as serve_handler
 from ..server.terms import ProcessRequest, check_hook
 from ..types import Request, Response
 from .proxy import Proxy

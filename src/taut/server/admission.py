@@ -30,7 +30,8 @@ from .users import UserKey, UserLimit, Users
 if TYPE_CHECKING:
     from .connection import ServerConnection
     from .routing import Route
-    from .server import Server, serve
+    from .server import Server
+    from .serving import serve
 
 __all__ = ["Admission", "Limits"]
 

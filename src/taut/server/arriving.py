@@ -26,7 +26,8 @@ from .trust import Proxied, TrustedProxies, proxied_by_header
 
 if TYPE_CHECKING:
     from .opening import Opening
-    from .server import Server, serve
+    from .server import Server
+    from .serving import serve
 
 __all__ = ["Arrivals", "take_header"]
 

@@ -25,7 +25,7 @@ from ..protocol.session import valid_close_code
 from ..server.authentication.checks import is_coroutine_function
 from ..server.handshake import plain_response
 from ..server.listening import bind_all, bind_unix, port_of, printable
-from ..server.server import serve as Settings
+from ..server.serving import serve as Settings
 from ..server.trust import Proxied
 from ..subprotocols import Subprotocol
 from ..types import DeflateOptions, Request, Response

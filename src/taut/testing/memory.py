@@ -18,7 +18,8 @@ from ..drivers.memory import CAPACITY, MemoryTransport, check_capacity, connect_
 from ..errors import ConnectionClosed
 from ..listener import Listener
 from ..server.connection import Handler, ServerConnection
-from ..server.server import Server, serve
+from ..server.server import Server
+from ..server.serving import serve
 from ..types import Attempt
 
 __all__ = ["MemoryServer", "connected", "memory_connect", "memory_serve"]

@@ -18,7 +18,8 @@ from typing import Any
 
 from ..observability import health_routes, merge, metrics_routes, retired
 from ..server.routing import Router
-from ..server.server import Server, serve
+from ..server.server import Server
+from ..server.serving import serve
 from .child import Child, ChildState
 
 __all__ = ["Totals", "showing"]

@@ -11,7 +11,7 @@ from typing import Any
 from ..observability import JSONFormatter, metrics_routes
 from ..options import check_number, check_port, check_text
 from ..server.certificate import ServerCertificate
-from ..server.server import serve
+from ..server.serving import serve
 from .loading import LoadError, check_name
 from .loops import loop_factory
 

@@ -25,7 +25,8 @@ from typing import Any
 
 from ..observability import dump_on_signal, merge, snapshot
 from ..server.certificate import ServerCertificate
-from ..server.server import Server, serve
+from ..server.server import Server
+from ..server.serving import serve
 from .loading import LoadError, made
 from .plan import Plan
 
