@@ -12,6 +12,7 @@ cdef class Sender(Mover):
 
     cdef bint _plain(self, object message) except -1
     cdef int _send_now(self, object message, object text, object compress) except -1
+    cdef bint _send_sizable(self, object message, object text, object compress) except -1
     cdef bint _is_divided(self, object message) except -1
     cdef int _send_divided(self, object message, object text, object compress) except -1
 

@@ -10,7 +10,7 @@ that it is the loop's turn.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.stdint cimport uint8_t
+from libc.stdint cimport SIZE_MAX, uint8_t
 
 from ..protocol.session cimport CLOSE_SENT, CLOSED, Session
 from .awaitables cimport DONE, YieldOnce
@@ -126,6 +126,18 @@ cdef class Sender(Mover):
         )
 
     cdef int _send_now(self, object message, object text, object compress) except -1:
+        cdef size_t most = SIZE_MAX
+        if PyBytes_CheckExact(message):
+            most = PyBytes_GET_SIZE(message)
+        elif PyUnicode_CheckExact(message):
+            most = <size_t>PyUnicode_GET_LENGTH(message) << 2  # no character has more bytes (RFC 3629, 3)
+        if most >= self.small_size and self._send_sizable(message, text, compress):
+            return 0
+        self.session.send_message(message, text, compress)
+        return self.after_send()
+
+    cdef bint _send_sizable(self, object message, object text, object compress) except -1:
+        """Send a message that is too large to be copied behind its head, or to be one frame; False if it is neither."""
         cdef Session session = self.session
         cdef const char *payload
         cdef Py_ssize_t size
@@ -140,16 +152,18 @@ cdef class Sender(Mover):
                 payload = PyBytes_AS_STRING(message)
                 size = PyBytes_GET_SIZE(message)
                 opcode = OP_TEXT if text else OP_BINARY
-            if size >= LARGE:
-                if <size_t>size > self.fragment_size:
-                    return self._send_divided(message, text, compress)
-                self.write_large(FIN | opcode, <const uint8_t *>payload, size, message)
-                session.messages_sent += 1
-                return 0
-        elif self._is_divided(message):
-            return self._send_divided(message, text, compress)
-        session.send_message(message, text, compress)
-        return self.after_send()
+            if <size_t>size > self.fragment_size:
+                self._send_divided(message, text, compress)
+                return True
+            if size < LARGE:
+                return False
+            self.write_large(FIN | opcode, <const uint8_t *>payload, size, message)
+            session.messages_sent += 1
+            return True
+        if not self._is_divided(message):
+            return False
+        self._send_divided(message, text, compress)
+        return True
 
     cdef bint _is_divided(self, object message) except -1:
         """Whether this is larger than ``fragment_size``, in UTF-8."""

@@ -18,6 +18,7 @@ cdef class Writer(Receiver):
     cdef object write
     cdef size_t outbox_limit
     cdef size_t fragment_size
+    cdef size_t small_size  # what is below this is copied behind its head, and one frame
     cdef bint in_batch
     cdef bint flush_scheduled
 

@@ -47,6 +47,7 @@ cdef class Writer(Receiver):
         options = self.session.options
         self.outbox_limit = options.outbox_limit
         self.fragment_size = SIZE_MAX if options.fragment_size is None else options.fragment_size
+        self.small_size = min(<size_t>LARGE, self.fragment_size)
 
     cdef int write_large(self, uint8_t first, const uint8_t *payload, size_t size, object owner) except -1:
         """Send a frame of a server from where its payload is: behind what was corked, without copying it."""
