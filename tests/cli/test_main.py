@@ -32,7 +32,7 @@ def test_help_names_every_command(run: Any) -> None:
     [
         ([], "the following arguments are required: COMMAND"),
         (["fly"], "invalid choice: 'fly'"),
-        (["serve"], "taut serve: say what to serve: --echo is all there is today\n"),
+        (["serve"], "taut serve: say what to serve, and only that: MODULE:ATTRIBUTE, or --echo\n"),
         (["serve", "--echo", "--port", "99999"], "argument --port: '99999' is not a port: 0 to 65535"),
         (["serve", "--echo", "--port", "-1"], "argument --port: '-1' is not a port"),
         (["serve", "--echo", "--max-size", "0"], "argument --max-size: '0' is not a number of bytes: 1 or more"),
