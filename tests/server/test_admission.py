@@ -259,6 +259,9 @@ async def test_what_became_of_handshakes_is_counted(tcp: Driver) -> None:
             failed=1,
             rejected={},
             rate_exceeded=0,
+            messages_dropped={"drop_oldest": 0, "drop_newest": 0, "closed": 0},
+            bytes_dropped=0,
+            messages_conflated=0,
         )
 
 

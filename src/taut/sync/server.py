@@ -216,21 +216,19 @@ class Server:
             self.logger.error("no connection can be accepted for %g s: %s", _RETRY, exc)
             return False
         thread = threading.Thread(target=self._serve, args=(sock,), name="taut-sync connection", daemon=True)
+        # Under the lock, so that whoever waits for the threads finds none that has not begun.
         with self._lock:
             is_full = self.max_connections is not None and len(self._threads) >= self.max_connections
             if not is_full:
+                try:
+                    thread.start()
+                except RuntimeError as exc:
+                    sock.close()
+                    self.logger.error("no connection can be accepted for %g s: %s", _RETRY, exc)
+                    return False
                 self._threads.add(thread)
         if is_full:
             refusals.refuse(sock, "max_connections", secure=self.ssl is not None)
-            return True
-        try:
-            thread.start()
-        except RuntimeError as exc:
-            sock.close()
-            with self._lock:
-                self._threads.discard(thread)
-            self.logger.error("no connection can be accepted for %g s: %s", _RETRY, exc)
-            return False
         return True
 
     # -- one connection, in its thread -------------------------------------------------------------------------
