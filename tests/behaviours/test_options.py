@@ -71,6 +71,9 @@ SERVER: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"port": "8080"}, TypeError, "port must be .*not '8080'"),
     ({"port": 65536}, ValueError, "port must be 0 to 65535, not 65536"),
     ({"path": "/tmp/s", "host": "localhost"}, ValueError, "only one of host and port, sock, path"),
+    ({"sock": 5}, TypeError, "sock must be a sequence.*not 5"),
+    ({"sock": ["x"]}, TypeError, "sock must hold only socket, not 'x'"),
+    ({"sock": []}, ValueError, "sock must be a bound socket, or at least one of them"),
     ({"cancel_on_close": "yes"}, TypeError, "cancel_on_close must be True or False, not 'yes'"),
 ]
 

@@ -16,7 +16,7 @@ from .._version import __version__
 from ..connection.watching import check_events
 from ..events import Events
 from ..listener import Listener
-from ..options import check_count, check_deflate, check_number, check_ssl, connection_options
+from ..options import check_count, check_deflate, check_number, check_sequence, check_ssl, connection_options
 from ..subprotocols import Subprotocol, check_codec, check_subprotocols
 from ..types import ConnectionOptions, DeflateOptions
 from .admission import Limits
@@ -136,7 +136,8 @@ class serve:  # used like a function, as in the websockets package
             self.handler = check_handler(handler)
         self.host, self.port, self.path = host, port, path
         check_address(host, port, sock, path)
-        self.sockets = (sock,) if isinstance(sock, socket.socket) else tuple(sock or ())
+        several = None if isinstance(sock, socket.socket) else check_sequence("sock", sock, (socket.socket,))
+        self.sockets: tuple[socket.socket, ...] = (sock,) if isinstance(sock, socket.socket) else several or ()
         check_ssl(ssl)
         self.ssl = ssl
         self.origins = check_origins(origins)
