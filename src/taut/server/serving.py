@@ -135,9 +135,9 @@ class serve:  # used like a function, as in the websockets package
         else:
             self.handler = check_handler(handler)
         self.host, self.port, self.path = host, port, path
-        check_address(host, port, sock, path)
         several = None if isinstance(sock, socket.socket) else check_sequence("sock", sock, (socket.socket,))
         self.sockets: tuple[socket.socket, ...] = (sock,) if isinstance(sock, socket.socket) else several or ()
+        check_address(host, port, sock, path)
         check_ssl(ssl)
         self.ssl = ssl
         self.origins = check_origins(origins)
