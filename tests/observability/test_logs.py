@@ -125,8 +125,8 @@ async def test_a_refusal_names_who_was_refused(tcp: Driver) -> None:
     assert "sesame" not in json.dumps(lines)
 
 
-async def test_nothing_is_kept_for_a_log_that_nobody_reads(tcp: Driver) -> None:
-    logging.getLogger("taut.server").setLevel(logging.WARNING)
+async def test_nothing_is_kept_for_a_log_that_nobody_reads(tcp: Driver, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "taut.server")
     async with tcp.connected(echo) as (server, _):
         (connection,) = server.connections
         assert connection._peer is connection._id is None
