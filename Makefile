@@ -11,6 +11,8 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$python; break; }; done)
 VENV ?= .venv
 PORT ?= 8765
+# How many processes share the test suite. Each starts what its tests want for itself.
+JOBS ?= 2
 ARGS ?=
 CC ?= cc
 BENCH ?= ../shared/bench
@@ -78,9 +80,9 @@ services: $(BUILT) $(TESTABLE) ## Start the real servers that the tests use (ngi
 # --- Proof
 
 # Without a service, the tests that want it fail and say so; the others are still worth running.
-test: $(BUILT) $(TESTABLE) ## Run the test suite (ARGS='-k name -x' is handed to pytest)
+test: $(BUILT) $(TESTABLE) ## Run the test suite (ARGS='-k name -x' is handed to pytest, JOBS=2)
 	-@cd tests && $(abspath $(BIN))/python -m services install
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 test-all: test ## The same on Python 3.12 and 3.13 as well, where they are found
 	@for version in 3.12 3.13; do \

@@ -89,7 +89,7 @@ WRONG: list[tuple[str, dict[str, Any], type[Exception], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("uri", "options", "kind", "text"), WRONG, ids=[f"{each[0]}-{each[1]}" for each in WRONG])
+@pytest.mark.parametrize(("uri", "options", "kind", "text"), WRONG, ids=[f"{each[0]}-{each[3]}" for each in WRONG])
 def test_a_wrong_option_is_refused_before_anything_is_done(
     uri: str, options: dict[str, Any], kind: type[Exception], text: str
 ) -> None:
