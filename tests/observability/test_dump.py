@@ -51,6 +51,7 @@ async def test_a_line_for_each_connection(tcp: Driver) -> None:
             assert "sesame" not in line
             told = shown(line)
             assert re.fullmatch(r"\d+\.\ds", told.pop("age"))
+            assert re.fullmatch(r"\d+\.\ds", told.pop("silent"))
             host, port = peer.transport.get_extra_info("sockname")
             assert told.pop("handler").startswith(f"chat:{chat.__code__.co_firstlineno + 2}>stuck:")
             assert told == {

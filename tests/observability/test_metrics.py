@@ -241,6 +241,50 @@ async def test_the_most_that_was_unread(tcp: Driver) -> None:
         assert (connection.stats.unread, connection.stats.unread_peak) == (0, 3 * 116)
 
 
+MANY = "the quick brown fox jumps over the lazy dog " * 40
+
+
+async def test_what_compression_makes_of_messages(tcp: Driver) -> None:
+    """Both ends count the same bytes, whichever way a message goes out."""
+
+    at_first = []
+
+    async def handler(ws: taut.ServerConnection) -> None:
+        at_first.append(ws.stats.compression_ratio)
+        await ws.send(MANY)
+        await ws.send([MANY, "", MANY])
+        await ws.send("", compress=True)
+        await ws.send("short")
+        taut.broadcast([ws], MANY)
+        await ws.send(await ws.recv())
+
+    async with tcp.connected(handler, ping_interval=None) as (server, ws):
+        (connection,) = server.connections
+        for size in (len(MANY), 2 * len(MANY), 0, 5, len(MANY)):
+            assert len(await ws.recv()) == size
+        sent = connection.stats
+        assert at_first == [None]
+        assert sent.bytes_before_deflate == 4 * len(MANY)
+        assert sent.bytes_after_deflate + len("short") == sent.bytes_sent < len(MANY)
+        assert ws.stats.bytes_after_inflate == sent.bytes_before_deflate
+        assert ws.stats.bytes_before_inflate == sent.bytes_after_deflate
+        assert ws.stats.compression_ratio == sent.compression_ratio == 4 * len(MANY) / sent.bytes_after_deflate
+        await ws.send(MANY * 100, compress=True)
+        await ws.recv()
+        here, there = connection.stats, ws.stats
+        assert here.bytes_after_inflate == there.bytes_before_deflate == 100 * len(MANY)
+        assert here.bytes_before_inflate == there.bytes_after_deflate == there.bytes_sent
+        values = values_of(server)
+        assert values["taut_before_deflate_bytes_total{route=}"] == 104 * len(MANY)
+        assert values["taut_after_deflate_bytes_total{route=}"] == here.bytes_after_deflate
+        assert values["taut_before_inflate_bytes_total{route=}"] == here.bytes_before_inflate
+        assert values["taut_after_inflate_bytes_total{route=}"] == here.bytes_after_inflate
+        await ws.close()
+        await until(lambda: not server.connections_open)
+        assert connection.stats.compression_ratio == ws.stats.compression_ratio
+        assert values_of(server)["taut_before_deflate_bytes_total{route=}"] == 104 * len(MANY)
+
+
 async def test_snapshots_travel_as_json_and_add_up(tcp: Driver) -> None:
     async with tcp.connected(echo) as (first, ws), tcp.connected(echo) as (second, _):
         await ws.send("x")

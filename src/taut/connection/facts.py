@@ -26,6 +26,10 @@ TOTALS = (
     "bytes_dropped",
     "messages_conflated",
     "stalled",
+    "bytes_before_deflate",
+    "bytes_after_deflate",
+    "bytes_before_inflate",
+    "bytes_after_inflate",
 )
 """What of ``Stats`` only grows, and can be added up over connections."""
 _NO_SLOTS: tuple[str, ...] = ()  # beside a driver, which is compiled, no base may have any
@@ -45,6 +49,9 @@ class Stats:
 
     ``unread_peak``: the most that was unread, 16 bytes a message more. ``unsent_peak``: the most that was unsent, 0 if
     that was never over ``write_limit``; ``stalled``: for how many seconds it was.
+
+    Of messages that were compressed: ``bytes_before_deflate`` and ``bytes_after_deflate``, of those sent;
+    ``bytes_before_inflate`` and ``bytes_after_inflate``, of those received.
     """
 
     messages_received: int
@@ -63,6 +70,16 @@ class Stats:
     unread_peak: int
     unsent_peak: int
     stalled: float
+    bytes_before_deflate: int
+    bytes_after_deflate: int
+    bytes_before_inflate: int
+    bytes_after_inflate: int
+
+    @property
+    def compression_ratio(self) -> float | None:
+        """How many times smaller compression has made the messages it was used for; None if it was used for none."""
+        on_the_wire = self.bytes_after_deflate + self.bytes_before_inflate
+        return (self.bytes_before_deflate + self.bytes_after_inflate) / on_the_wire if on_the_wire else None
 
     @property
     def messages_dropped(self) -> int:
@@ -185,6 +202,7 @@ class Facts:
     def stats(self) -> Stats:
         """Counters of messages and bytes each way."""
         s = self.session
+        deflate = s.deflate
         return Stats(
             s.messages_received,
             s.messages_sent,
@@ -196,6 +214,11 @@ class Facts:
             *self._outbox_counts(),
             s.unread_peak,
             *self._stalls(),
+            *(
+                (0, 0, 0, 0)
+                if deflate is None
+                else (deflate.before_deflate, deflate.after_deflate, deflate.before_inflate, deflate.after_inflate)
+            ),
         )
 
     def _stalls(self) -> tuple[int, float]:

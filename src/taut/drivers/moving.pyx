@@ -15,7 +15,7 @@ from libc.stdint cimport uint8_t
 
 from ..protocol.session cimport OPEN, Session
 from .outbox cimport Entry, Outbox, bytes_of
-from .prepared cimport Prepared
+from .prepared cimport Prepared, payload_size
 from .writing cimport CORK_LIMIT, LARGE, Writer
 
 cdef extern from "Python.h":
@@ -120,15 +120,18 @@ cdef class Mover(Writer):
     cdef int send_shared(self, Prepared shared) except -1:
         """Send a message that is shared with other connections, as a server."""
         cdef Session session = self.session
-        cdef size_t size = PyBytes_GET_SIZE(shared.payload)
+        cdef size_t size = PyBytes_GET_SIZE(shared.payload), sent = size
+        cdef bytes frame
         if session.deflate is not None and size >= <size_t>session.deflate.threshold:
-            self.send_frame_bytes(shared.compressed_frame(session.deflate))
+            frame = shared.compressed_frame(session.deflate)
+            sent = payload_size(frame)
+            self.send_frame_bytes(frame)
             # The peer's window now holds what our compressor has not seen (RFC 7692, 7.2.1).
-            session.deflate.restart()
+            session.deflate.passed_by(size, sent)
         else:
             self.send_frame_bytes(shared.frame())
         session.messages_sent += 1
-        session.bytes_sent += size
+        session.bytes_sent += sent
         return 0
 
     cdef int _begin(self, Entry entry) except -1:
@@ -141,7 +144,7 @@ cdef class Mover(Writer):
             bits |= RSV1
             if entry.shared is not None:
                 body = entry.shared.body(deflate)
-                deflate.restart()
+                deflate.passed_by(size, PyBytes_GET_SIZE(body))
             else:
                 body = deflate.compress(body if PyBytes_CheckExact(body) else body.encode())
             size = PyBytes_GET_SIZE(body)

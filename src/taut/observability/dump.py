@@ -66,6 +66,8 @@ def _line(connection: ServerConnection, now: float) -> str:
         "age": f"{now - connection.opened_at:.1f}s",
         "received": f"{stats.messages_received}/{stats.bytes_received}B",
         "sent": f"{stats.messages_sent}/{stats.bytes_sent}B",
+        "compression": None if stats.compression_ratio is None else f"{stats.compression_ratio:.1f}x",
+        "silent": f"{now - connection.session.last_seen:.1f}s",
         "unread": f"{stats.unread}B",
         "unsent": f"{stats.unsent}B",
         "waiting": stats.messages_waiting or None,

@@ -32,7 +32,7 @@ cdef class Session(FrameReader):
     cdef bint wants_control
     cdef bint output_blocked
     cdef uint32_t ping_count
-    cdef double last_seen
+    cdef readonly double last_seen
     cdef double ping_sent
     cdef readonly double latency
 

@@ -57,6 +57,10 @@ class Deflate:
         "_outbound_bits",
         "_outbound_takeover",
         "_pool",
+        "after_deflate",
+        "after_inflate",
+        "before_deflate",
+        "before_inflate",
         "options",
         "parameters",
         "threshold",
@@ -76,6 +80,10 @@ class Deflate:
         self._pool = pool
         self._compressor: Compressor | None = None
         self._inflater: Inflater | None = None
+        self.before_deflate = self.after_deflate = 0
+        """Bytes of messages that were sent compressed, and what was made of them."""
+        self.before_inflate = self.after_inflate = 0
+        """Bytes of compressed messages that were received, and what was made of them."""
 
     @property
     def window_bits(self) -> int:
@@ -89,17 +97,28 @@ class Deflate:
     def compress(self, payload: BytesLike) -> bytes:
         """A whole message as the payload of a frame."""
         if not payload:
+            self.after_deflate += 1
             return _EMPTY_MESSAGE
-        return self._flush(payload, final=True)[:-4]
+        compressed = self._flush(payload, final=True)[:-4]
+        self._count_deflate(len(payload), len(compressed))
+        return compressed
 
     def compress_part(self, payload: BytesLike, final: bool) -> bytes:
         """A fragment of a message as the payload of a frame; the receiver can inflate it at once."""
         if not payload:
             if final and not self._outbound_takeover:
                 self.restart()
+            self.after_deflate += final
             return _EMPTY_MESSAGE if final else b""
         compressed = self._flush(payload, final)
-        return compressed[:-4] if final else compressed
+        if final:
+            compressed = compressed[:-4]
+        self._count_deflate(len(payload), len(compressed))
+        return compressed
+
+    def _count_deflate(self, before: int, after: int) -> None:
+        self.before_deflate += before
+        self.after_deflate += after
 
     def _flush(self, payload: BytesLike, final: bool) -> bytes:
         compressor = self._compressor
@@ -131,6 +150,8 @@ class Deflate:
         if inflater is None:
             inflater = self._inflater = Inflater(self._inbound_bits)
         inflated = inflater.inflate(payload, 0 if limit is None else limit + 1, final)
+        self.before_inflate += len(payload)
+        self.after_inflate += len(inflated)
         if limit is not None and len(inflated) > limit:
             raise PayloadTooBig(len(inflated), limit)
         if not final:
@@ -141,6 +162,11 @@ class Deflate:
         else:
             inflater.forget()
         return inflated
+
+    def passed_by(self, before: int, after: int) -> None:
+        """A message of so many bytes was sent compressed to so many, but not by this compressor."""
+        self._count_deflate(before, after)
+        self.restart()
 
     def restart(self) -> None:
         """Begin afresh with the next message: the receiver's window holds what did not pass through here."""
