@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -166,4 +167,39 @@ def test_a_port_that_is_taken_is_one_line(run: Any, loop: str) -> None:
         status, out, err = run("proxy", "--listen", f"127.0.0.1:{port}", "--to", "ws://localhost", loop)
     assert (status, out) == (1, "")
     problem = f"cannot listen on 127.0.0.1:{port}: Address already in use; choose another with --listen"
+    assert err == f"taut proxy: {problem}\n"
+
+
+def shown_at(where: str) -> str:
+    with urllib.request.urlopen(where, timeout=30) as response:
+        return str(response.read().decode())
+
+
+def test_metrics_of_upstreams(start: Any, server: Any, loop: str) -> None:
+    upstream = server(seen)
+    process = front(start, "--to", upstream, "--metrics-port", "0", loop)
+    uri = uri_of(process)
+    shown = process.wait_for_error(r"metrics on (http://127\.0\.0\.1:\d+)/metrics")[1]
+    assert shown_at(f"{shown}/readyz") == "ready\n"
+    with connect(uri) as ws:
+        ws.recv(timeout=30)
+        text = shown_at(f"{shown}/metrics")
+    assert 'taut_connections{route=""} 1.0' in text
+    labels = f'{{path="/",upstream="{upstream}"}}'
+    assert f"taut_upstream_available{labels} 1.0" in text
+    assert f"taut_upstream_connections{labels} 1.0" in text
+    assert f"taut_upstream_connections_opened_total{labels} 1.0" in text
+    process.interrupt()
+    status, _, err = process.finish()
+    assert status == 0
+    assert "taut.proxy.metrics" not in err
+
+
+def test_a_port_for_metrics_that_is_taken_is_one_line(run: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        options = ("--listen", "127.0.0.1:0", "--to", "ws://localhost", "--metrics-port", str(port))
+        status, out, err = run("proxy", *options)
+    assert (status, out) == (1, "")
+    problem = f"cannot listen on 127.0.0.1:{port}: Address already in use; choose another with --metrics-port"
     assert err == f"taut proxy: {problem}\n"

@@ -18,6 +18,7 @@ from websockets.asyncio.server import serve as serve_with_websockets
 
 import taut
 import taut.proxy
+from taut.observability import merge, snapshot
 from taut.proxy import HealthCheck, Proxy, Route, Upstream
 
 
@@ -344,3 +345,28 @@ async def test_an_upstream_of_node(node_ws: NodeWs) -> None:
         for message in ("", "ä" * 100_000, b"\xff" * 900_000):
             await ws.send(message)
             assert await ws.recv() == message
+
+
+async def test_the_counters_of_upstreams_are_metrics(tcp: Driver) -> None:
+    forbidden = tcp.serve(named("two"), process_request=lambda ws, _: ws.respond(403, ""))
+    async with tcp.serve(named("one")) as open_to_all, forbidden as closed:
+        routes = [Route(uri(open_to_all), "/"), Route(uri(closed), "/two")]
+        async with taut.proxy.serve(routes, "127.0.0.1", 0) as front:
+            assert await who(front) == "one"
+            with pytest.raises(taut.InvalidStatus):
+                await taut.connect(f"{uri(front)}/two")
+            await settled(front)
+            metrics = merge([snapshot(front), snapshot(front)])["metrics"]
+            two, one = front.proxy.stats
+    assert (one.messages_down, two.refused) == (1, 1)
+    values = {(name, *labels): value for name in metrics for labels, value in metrics[name] if "_upstream_" in name}
+    assert ("taut_upstream_dials_failed", "/", one.name) in values
+    assert {key: value for key, value in values.items() if value} == {
+        ("taut_upstream_available", "/", one.name): 2,
+        ("taut_upstream_available", "/two", two.name): 2,
+        ("taut_upstream_connections_opened", "/", one.name): 2,
+        ("taut_upstream_handshakes_refused", "/two", two.name): 2,
+        ("taut_upstream_messages", "/", one.name, "down"): 2,
+        ("taut_upstream_bytes", "/", one.name, "down"): 2 * one.bytes_down,
+        ("taut_upstream_bytes", "/", one.name, "up"): 2 * one.bytes_up,
+    }

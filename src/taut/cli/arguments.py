@@ -8,6 +8,7 @@ import re
 
 __all__ = [
     "add_loop_option",
+    "add_metrics_options",
     "address",
     "count",
     "header",
@@ -89,6 +90,15 @@ def header(text: str) -> tuple[str, str]:
     if found is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not a header: write 'Name: value'")
     return found["name"], found["value"].rstrip(" \t")
+
+
+def add_metrics_options(parser: argparse.ArgumentParser, title: str) -> None:
+    """``--metrics-port`` and ``--metrics-host``, in a group of their own."""
+    group = parser.add_argument_group("metrics", f"{title}: /metrics, /healthz and /readyz.")
+    group.add_argument("--metrics-port", type=port, metavar="PORT", help="show them here; 0 for any port that is free")
+    group.add_argument(
+        "--metrics-host", default="127.0.0.1", metavar="HOST", help="name or address to do so (default: %(default)s)"
+    )
 
 
 def add_loop_option(parser: argparse.ArgumentParser) -> None:

@@ -9,12 +9,13 @@ import logging
 import os
 import signal
 import ssl
-from contextlib import suppress
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import taut
 
-from ..observability.logs import JSONFormatter
+from ..observability import JSONFormatter, health_routes, metrics_routes, snapshot
 from ..proxy import HeaderRules, HealthCheck, Proxy, ProxyServer, Route, Upstream
 from ..proxy import serve as serve_proxy
 from .proxy_arguments import add_proxy_arguments, target
@@ -51,6 +52,10 @@ def _run(arguments: argparse.Namespace) -> int:
             **_both_sides(arguments),
         )
         serving = _serving(arguments, proxy, certificate)
+        if arguments.metrics_port is not None:
+            metrics_routes()
+    except taut.MissingExtra as exc:
+        raise CommandError(str(taut.MissingExtra("--metrics-port", exc.extra)), status=_WRONG_USE) from None
     except (TypeError, ValueError) as exc:
         raise CommandError(str(exc), status=_WRONG_USE) from None
     _configure_logging(arguments)
@@ -180,7 +185,7 @@ def _configure_logging(arguments: argparse.Namespace) -> None:
     level: str = arguments.log_level.upper()
     logging.basicConfig(level=level, handlers=[handler])
     if level == "INFO":
-        for name in ("taut.proxy.upstream", "taut.server"):
+        for name in ("taut.proxy.metrics", "taut.proxy.upstream", "taut.server"):
             logging.getLogger(name).setLevel("WARNING")
 
 
@@ -194,8 +199,9 @@ async def _serve(
     if certificate is not None and hasattr(signal, "SIGHUP"):
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, certificate)
     try:
-        _announce(arguments, server)
-        await server.serve_until_signal(drain=arguments.drain)
+        async with _metrics(arguments, server):
+            _announce(arguments, server)
+            await server.serve_until_signal(drain=arguments.drain)
     finally:
         server.close()
         await server.wait_closed()
@@ -203,6 +209,29 @@ async def _serve(
             with suppress(OSError):
                 os.unlink(arguments.listen)
     return 0
+
+
+@asynccontextmanager
+async def _metrics(arguments: argparse.Namespace, server: ProxyServer) -> AsyncGenerator[None]:
+    """Show the metrics of the proxy, and whether it is ready, on a port of their own, if there is to be one."""
+    if arguments.metrics_port is None:
+        yield
+        return
+    router = taut.Router()
+    router.mount("", metrics_routes(lambda _: snapshot(server)))
+    router.mount("", health_routes({"proxy": lambda: server.ready}))
+    host = arguments.metrics_host
+    serving = taut.serve(router, host, arguments.metrics_port, logger="taut.proxy.metrics")
+    try:
+        shown = await serving
+    except (OSError, UnicodeError) as exc:
+        raise _cannot_listen((host, arguments.metrics_port), exc, "--metrics-port") from None
+    try:
+        logging.getLogger("taut.proxy").info("metrics on http://%s/metrics", authority(host, shown.port))
+        yield
+    finally:
+        shown.close()
+        await shown.wait_closed()
 
 
 def _reload(certificate: taut.ServerCertificate) -> None:
@@ -215,10 +244,10 @@ def _reload(certificate: taut.ServerCertificate) -> None:
         logger.info("the certificate was loaded anew")
 
 
-def _cannot_listen(listen: tuple[str | None, int] | str, exc: Exception) -> CommandError:
+def _cannot_listen(listen: tuple[str | None, int] | str, exc: Exception, option: str = "--listen") -> CommandError:
     if isinstance(listen, str):
         return CommandError(str(exc))
-    advice = "; choose another with --listen" if isinstance(exc, OSError) and exc.errno == errno.EADDRINUSE else ""
+    advice = f"; choose another with {option}" if isinstance(exc, OSError) and exc.errno == errno.EADDRINUSE else ""
     return CommandError(f"cannot listen on {authority(listen[0] or '*', listen[1])}: {explain(exc)}{advice}")
 
 

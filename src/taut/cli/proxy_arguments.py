@@ -7,7 +7,7 @@ import re
 
 from ..proxy import Route, Upstream
 from ..workers.plan import FORMATS, LEVELS
-from .arguments import add_loop_option, count, header, positive, positive_seconds, seconds
+from .arguments import add_loop_option, add_metrics_options, count, header, positive, positive_seconds, seconds
 
 __all__ = ["add_proxy_arguments", "listen_address", "target"]
 
@@ -40,6 +40,7 @@ def add_proxy_arguments(parser: argparse.ArgumentParser) -> None:
         "--log-level", choices=LEVELS, default="info", metavar="LEVEL",
         help="debug, info, warning, error or critical (default: %(default)s)",
     )  # fmt: skip
+    add_metrics_options(parser, "Of the proxy and of its upstreams")
     add_loop_option(parser)
 
 

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from ..workers.plan import FORMATS, LEVELS
-from .arguments import add_loop_option, count, number, port, positive, positive_seconds, seconds
+from .arguments import add_loop_option, add_metrics_options, count, number, port, positive, positive_seconds, seconds
 
 __all__ = ["add_serve_arguments", "serve_options"]
 
@@ -31,16 +31,8 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     _add_security(parser)
     _add_limits(parser)
     _add_logging(parser)
-    _add_metrics(parser)
+    add_metrics_options(parser, "Of all processes together")
     add_loop_option(parser)
-
-
-def _add_metrics(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("metrics", "Of all processes together: /metrics, /healthz and /readyz.")
-    group.add_argument("--metrics-port", type=port, metavar="PORT", help="show them here; 0 for any port that is free")
-    group.add_argument(
-        "--metrics-host", default="127.0.0.1", metavar="HOST", help="name or address to do so (default: %(default)s)"
-    )
 
 
 def _add_place(parser: argparse.ArgumentParser) -> None:

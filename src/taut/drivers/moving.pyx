@@ -15,8 +15,8 @@ from libc.stdint cimport uint8_t
 
 from ..protocol.session cimport OPEN, Session
 from .outbox cimport Entry, Outbox, bytes_of
-from .prepared cimport Prepared, payload_size
-from .writing cimport CORK_LIMIT, LARGE, Writer
+from .prepared cimport Prepared
+from .writing cimport CORK_LIMIT, LARGE, Writer, payload_size
 
 cdef extern from "Python.h":
     bint PyBytes_CheckExact(object)

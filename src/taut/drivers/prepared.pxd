@@ -1,8 +1,6 @@
 # cython: language_level=3
 from libc.stdint cimport uint8_t
 
-cdef size_t payload_size(bytes frame)
-
 cdef class Prepared:
     cdef bytes payload
     cdef uint8_t opcode

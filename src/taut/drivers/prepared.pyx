@@ -30,12 +30,6 @@ cdef bytes frame_of(uint8_t first, bytes payload):
         output_release(&out)
 
 
-cdef size_t payload_size(bytes frame):
-    """How much of a server's frame is payload (RFC 6455, 5.2)."""
-    cdef size_t size = PyBytes_GET_SIZE(frame)
-    return size - 2 if size < 2 + 126 else size - 4 if size < 4 + 0x10000 else size - 10
-
-
 cdef class Prepared:
     """A message in every form that it has been needed in so far."""
 

@@ -10,6 +10,8 @@ cdef enum:
     # From this size on, a payload is sent from where it is, and not copied behind its head.
     LARGE = 1 << 12
 
+cdef size_t payload_size(bytes frame) noexcept
+
 cdef class Writer(Receiver):
     cdef readonly Session session
     cdef readonly object loop

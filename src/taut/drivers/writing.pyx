@@ -17,10 +17,10 @@ cdef extern from "Python.h":
     bint PyBytes_CheckExact(object)
 
 
-cdef Py_ssize_t head_size(bytes frame) noexcept:
-    """Of a frame that is not masked (RFC 6455, 5.2)."""
+cdef size_t payload_size(bytes frame) noexcept:
+    """How much of a frame that is not masked is payload (RFC 6455, 5.2)."""
     cdef uint8_t length = <uint8_t>PyBytes_AS_STRING(frame)[1]
-    return 10 if length == 127 else 4 if length == 126 else 2
+    return <size_t>PyBytes_GET_SIZE(frame) - (10 if length == 127 else 4 if length == 126 else 2)
 
 
 cdef class Writer(Receiver):
@@ -76,7 +76,7 @@ cdef class Writer(Receiver):
         """Send a frame that is ready, and perhaps shared by many connections."""
         cdef Output *out = &self.session.output
         if self.session.observer is not None:
-            self.session.note_frame(True, frame[0], PyBytes_GET_SIZE(frame) - head_size(frame), None)
+            self.session.note_frame(True, frame[0], payload_size(frame), None)
         if self.sock is not None and out.length == 0:
             return self.sock.send_bytes(<uint8_t *>PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame), frame)
         self.flush()

@@ -33,6 +33,8 @@ class Family:
     labels: tuple[str, ...] = ()
 
 
+_UPSTREAM = ("path", "upstream")
+
 FAMILIES = {
     family.name: family
     for family in (
@@ -63,6 +65,13 @@ FAMILIES = {
         Family("taut_workers", "gauge", "Worker processes that serve."),
         Family("taut_worker_exits", "counter", "Worker processes that ended although nobody told them to."),
         Family("taut_ping_round_trip_seconds", "histogram", "Round trips of pings."),
+        Family("taut_upstream_available", "gauge", "Upstreams that would be dialled.", _UPSTREAM),
+        Family("taut_upstream_connections", "gauge", "Connections to upstreams that are open.", _UPSTREAM),
+        Family("taut_upstream_connections_opened", "counter", "Connections to upstreams opened.", _UPSTREAM),
+        Family("taut_upstream_dials_failed", "counter", "Upstreams dialled in vain.", _UPSTREAM),
+        Family("taut_upstream_handshakes_refused", "counter", "Handshakes that upstreams refused.", _UPSTREAM),
+        Family("taut_upstream_messages", "counter", "Messages of connections that ended.", (*_UPSTREAM, "direction")),
+        Family("taut_upstream_bytes", "counter", "Bytes of connections that ended.", (*_UPSTREAM, "direction")),
     )
 }
 _OF_CONNECTIONS = {
@@ -130,7 +139,7 @@ def snapshot(server: Server) -> Snapshot:
     metrics["taut_messages_dropped"] = [
         [[route, policy], counts[counted]] for route, counts in moved.items() for policy, counted in _DROPS.items()
     ]
-    return {"version": _VERSION, "metrics": metrics}
+    return {"version": _VERSION, "metrics": metrics | server.more_samples()}
 
 
 def _add_open(connections: Iterable[ServerConnection], moved: dict[str, Counter[str]]) -> Counter[str]:

@@ -23,6 +23,7 @@ from .answers import Asked, reach
 from .headers import Forwards, Peer, headers_for_client
 from .health import HealthChecks
 from .legs import Leg
+from .metrics import upstream_samples
 from .paths import climbs, split_target
 from .relay import relay
 from .routes import Route, as_routes, find_route
@@ -99,6 +100,10 @@ class Proxy:
     def stats(self) -> tuple[UpstreamStats, ...]:
         """What is known of every upstream, in the order of the routes."""
         return tuple(backend.stats() for served in self._served for backend in served.balance.backends)
+
+    def samples(self) -> dict[str, list[list[Any]]]:
+        """What is known of every upstream, as samples of metrics, by name."""
+        return upstream_samples(self._served)
 
     @property
     def terms(self) -> Mapping[str, Any]:

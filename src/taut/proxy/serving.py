@@ -30,6 +30,10 @@ class ProxyServer(Server):
         await super().start(sockets)
         self.proxy.start()
 
+    def more_samples(self) -> dict[str, list[list[Any]]]:
+        """What is counted for upstreams."""
+        return self.proxy.samples()
+
     async def _close(self, *args: Any, **options: Any) -> None:
         await self.proxy.stop()
         await super()._close(*args, **options)

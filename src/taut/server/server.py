@@ -210,6 +210,10 @@ class Server(Lifecycle):
             messages_conflated=lost["messages_conflated"],
         )
 
+    def more_samples(self) -> dict[str, list[list[Any]]]:
+        """Samples of further metrics, by name, of servers that count more than this one."""
+        return {}
+
     def is_serving(self) -> bool:
         """Whether connections are accepted."""
         return self._closing is None and bool(self.listening)
