@@ -24,6 +24,7 @@ from taut.workers.run import Place
         ({"drain": -1}, "drain must be"),
         ({"drain": float("inf")}, "drain must be"),
         ({"start_timeout": 0}, "start_timeout must be"),
+        ({"worker_timeout": -1}, "worker_timeout must be"),
         ({"log_format": "xml"}, "log_format must be one of text, json, not 'xml'"),
         ({"log_level": "loud"}, "log_level must be one of debug, info, "),
         ({"metrics_port": 70000}, "port must be"),

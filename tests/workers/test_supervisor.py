@@ -85,6 +85,64 @@ def test_a_worker_that_does_not_get_ready_is_killed(start: Start, app: Path) -> 
     assert "is not ready after 0.1 s: killed" in server.text
 
 
+STUCK = """
+import os, threading
+
+async def handler(ws):
+    async for message in ws:
+        if message == "hang":
+            hang()
+        await ws.send(f"{os.getpid()} {message}")
+
+def hang():
+    threading.Event().wait()
+"""
+
+
+def test_a_worker_whose_event_loop_is_stuck_is_killed_and_says_where(start: Start, app: Path) -> None:
+    app.write_text(STUCK)
+    server = start("app:handler", "--port", "0", "--workers", "1", "--worker-timeout", "0.5")
+    (first,) = server.workers()
+    with taut.sync.connect(server.uri) as ws:
+        ws.send("hang")
+        (line,) = server.wait_for(rf"worker 0 \({first}\) is stuck, its event loop has not turned for 0\.5 s: killed")
+        server.wait_for(r"app\.py\", line \d+ in hang")
+        server.wait_for(rf"worker 0 \({first}\) was ended by SIGABRT")
+    assert " ERROR " in line.string
+    server.workers(2)
+    assert processes_that_answer(server, 1)
+    assert server.finish() == 0
+
+
+def test_a_worker_that_cannot_even_be_aborted_is_killed(start: Start) -> None:
+    server = start("app:handler", "--port", "0", "--workers", "1", "--worker-timeout", "0.5")
+    (first,) = server.workers()
+    os.kill(first, signal.SIGSTOP)
+    server.wait_for(rf"worker 0 \({first}\) was ended by SIGKILL")
+    assert server.workers(2)[1] != first
+    assert server.finish() == 0
+
+
+def test_a_worker_that_answers_stays(start: Start) -> None:
+    """Also when the process that asks was stopped itself, for longer than the time limit."""
+    server = start("app:handler", "--port", "0", "--workers", "1", "--worker-timeout", "0.2")
+    server.workers()
+    with taut.sync.connect(server.uri) as ws:
+        for _ in range(3):
+            server.popen.send_signal(signal.SIGSTOP)
+            try:
+                with pytest.raises(TimeoutError):
+                    ws.recv(timeout=0.5)
+            finally:
+                server.popen.send_signal(signal.SIGCONT)
+            with pytest.raises(TimeoutError):
+                ws.recv(timeout=0.3)
+        ws.send("hello")
+        assert str(ws.recv()).endswith(" hello")
+    assert "stuck" not in server.text
+    assert server.finish() == 0
+
+
 def test_workers_end_with_the_process_above_them(start: Start) -> None:
     server = start("app:handler", "--port", "0", "--workers", "2")
     workers = server.workers(2)

@@ -76,6 +76,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
             key=arguments.key,
             drain=arguments.drain,
             start_timeout=arguments.start_timeout,
+            worker_timeout=arguments.worker_timeout,
             uvloop=arguments.uvloop,
             log_format=arguments.log_format,
             log_level=arguments.log_level or ("warning" if arguments.echo else "info"),

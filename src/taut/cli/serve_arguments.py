@@ -64,6 +64,11 @@ def _add_processes(parser: argparse.ArgumentParser) -> None:
         "--start-timeout", type=positive_seconds, default=60.0, metavar="SECONDS",
         help="how long a worker may take to get ready (default: 60)",
     )  # fmt: skip
+    group.add_argument(
+        "--worker-timeout", type=seconds, default=60.0, metavar="SECONDS",
+        help="how long the event loop of a worker may be blocked before the worker is killed and started again, 0 for"
+        " ever (default: 60)",
+    )  # fmt: skip
 
 
 def _add_security(parser: argparse.ArgumentParser) -> None:

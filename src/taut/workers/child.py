@@ -2,7 +2,9 @@
 
 STARTING -> SERVING -> ENDING -> ENDED, and any of them -> ENDED, for a process may be gone at any time.  What drives
 it: ``SIGCHLD`` (the supervisor calls ``look``), lines from the worker, and two deadlines, for getting ready and for
-ending, behind which the process is killed.  ``on_change`` is called after every step; the step itself never raises.
+ending, behind which the process is killed.  While it serves, it is asked whether its event loop turns; one that has not
+answered for ``worker_timeout`` is aborted, which makes it tell where it is stuck, and then killed.  ``on_change`` is
+called after every step; the step itself never raises.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ from .worker import MARGIN
 __all__ = ["Child", "ChildState", "interpreter_options"]
 
 _READ = 65536
+_LAST_WORDS = 1.0
+"""How long a worker that is stuck has to say where (seconds)."""
 
 
 class ChildState(enum.Enum):
@@ -77,6 +81,7 @@ class Child:
         self.loop.add_reader(self._line, self._readable)
         self._say({"plan": plan.to_json(), "sockets": [sock.fileno() for sock in sockets]})
         self._deadline = self.loop.call_later(plan.start_timeout, self._not_ready)
+        self._pulse: asyncio.TimerHandle | None = None
 
     def _start(self, line: socket.socket, end: int, sockets: Sequence[socket.socket]) -> subprocess.Popen[bytes]:
         descriptors = [line.fileno(), end, *(sock.fileno() for sock in sockets)]
@@ -151,6 +156,7 @@ class Child:
         self.status = self._process.returncode
         self.state = ChildState.ENDED
         self._deadline.cancel()
+        self._stop_pulse()
         self.loop.remove_reader(self._line)
         self._line.close()
         os.close(self._lifeline)
@@ -180,7 +186,9 @@ class Child:
             self.ready_at = self.loop.time()
             self._deadline.cancel()
             self._on_change(self)
-
+            self._ask_pulse()
+        elif "alive" in what:
+            self._has_pulse()
         elif "snapshot" in what:
             self.snapshot = what["snapshot"]
             self._answered()
@@ -192,6 +200,7 @@ class Child:
 
     def _ending(self) -> None:
         self.state = ChildState.ENDING
+        self._stop_pulse()
         self._deadline.cancel()
         self._deadline = self.loop.call_later(self._plan.drain + MARGIN, self._not_ended)
 
@@ -204,6 +213,36 @@ class Child:
     def _not_ended(self) -> None:
         self._logger.error("worker %d (%d) has not ended in time: killed", self.number, self.pid)
         self.kill()
+
+    # -- whether its event loop turns --------------------------------------------------------------------------
+
+    def _ask_pulse(self) -> None:
+        if self.state is ChildState.SERVING and self._plan.worker_timeout:
+            self._say({"alive": True})
+            self._pulse = self.loop.call_later(self._plan.worker_timeout, self._no_pulse)
+
+    def _has_pulse(self) -> None:
+        if self._pulse is not None:
+            self._stop_pulse()
+            self._pulse = self.loop.call_later(self._plan.worker_timeout / 2, self._ask_pulse)
+
+    def _stop_pulse(self) -> None:
+        if self._pulse is not None:
+            self._pulse.cancel()
+            self._pulse = None
+
+    def _no_pulse(self) -> None:
+        assert self._pulse is not None
+        if self.loop.time() - self._pulse.when() > self._plan.worker_timeout / 2:
+            self._ask_pulse()  # this process has been stopped itself
+            return
+        self._logger.error(
+            "worker %d (%d) is stuck, its event loop has not turned for %g s: killed",
+            *(self.number, self.pid, self._plan.worker_timeout),
+        )
+        self._pulse = None
+        self._deadline = self.loop.call_later(_LAST_WORDS, self.kill)
+        self._process.send_signal(signal.SIGABRT)
 
     @property
     def ending(self) -> str:

@@ -32,6 +32,7 @@ class Plan:
     key: str | None = None
     drain: float = 30.0
     start_timeout: float = 60.0
+    worker_timeout: float = 60.0
     uvloop: bool | None = None
     log_format: str = "text"
     log_level: str = "info"
@@ -49,6 +50,7 @@ class Plan:
         if math.isinf(self.drain):
             raise ValueError("drain must be a finite number of seconds")
         check_number("start_timeout", self.start_timeout, above=0)
+        check_number("worker_timeout", self.worker_timeout, least=0)
         for name, value, known in [("log_format", self.log_format, FORMATS), ("log_level", self.log_level, LEVELS)]:
             if value not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, not {value!r}")

@@ -77,6 +77,7 @@ def run(
     key: str | os.PathLike[str] | None = None,
     drain: float = 30.0,
     start_timeout: float = 60.0,
+    worker_timeout: float = 60.0,
     uvloop: bool | None = None,
     log_format: str = "text",
     log_level: str = "info",
@@ -96,10 +97,12 @@ def run(
 
     ``workers``: how many processes serve, below this one, which starts them again when they end, and replaces them on
     SIGHUP; None for this process alone. ``drain`` (30 s): how long connections are closed over at the end.
-    ``start_timeout`` (60 s): how long a worker may take to get ready. ``uvloop``: whether to run on uvloop, None for
-    where it is installed. ``log_format`` ("text"), ``log_level`` ("info"): of the log, on stderr, unless the program
-    configures ``logging`` itself. ``metrics_port``, ``metrics_host`` (127.0.0.1): where ``/metrics``, ``/healthz`` and
-    ``/readyz`` of all processes are answered by the one at the top, None for nowhere. ``options``: those of ``serve``.
+    ``start_timeout`` (60 s): how long a worker may take to get ready. ``worker_timeout`` (60 s): how long the event
+    loop of a worker may be blocked before the worker is killed and started again, 0 for ever. ``uvloop``: whether to
+    run on uvloop, None for where it is installed. ``log_format`` ("text"), ``log_level`` ("info"): of the log, on
+    stderr, unless the program configures ``logging`` itself. ``metrics_port``, ``metrics_host`` (127.0.0.1): where
+    ``/metrics``, ``/healthz`` and ``/readyz`` of all processes are answered by the one at the top, None for nowhere.
+    ``options``: those of ``serve``.
 
     Raises ``TypeError`` or ``ValueError`` for a wrong argument, ``OSError`` when listening fails, ``StartError`` when
     the application cannot be started, ``RuntimeError`` outside the main thread, and whatever the module raises that is
@@ -113,6 +116,7 @@ def run(
         key=None if key is None else os.fspath(key),
         drain=drain,
         start_timeout=start_timeout,
+        worker_timeout=worker_timeout,
         uvloop=uvloop,
         log_format=log_format,
         log_level=log_level,

@@ -9,6 +9,7 @@ Everything that ends a worker is a signal, so that it works whatever the worker 
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import json
 import os
 import socket
@@ -50,6 +51,8 @@ def _work(control: socket.socket, lifeline: int) -> int:
     order = _first_line(control)
     plan = Plan.from_json(order["plan"])
     hold_on(lifeline, plan.drain + MARGIN)
+    if sys.stderr is not None:  # pyright: ignore[reportUnnecessaryComparison]
+        faulthandler.enable()  # the parent aborts a worker that hangs: then it says where
     sockets = adopt(order["sockets"])
     for descriptor in (control.fileno(), lifeline):
         os.set_inheritable(descriptor, False)
@@ -149,6 +152,8 @@ class _ControlLine(asyncio.Protocol):
             self._answer(json.loads(line))
 
     def _answer(self, question: dict[str, Any]) -> None:
+        if "alive" in question:
+            self._say({"alive": True})
         if "snapshot" in question:
             self._count()
 
