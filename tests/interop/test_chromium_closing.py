@@ -105,7 +105,7 @@ async def test_a_page_that_was_left_stays_connected_as_long_as_it_is_kept(chromi
         assert await (await ws.ping()) >= 0
         assert not ws.closed
         back = socket.page.event("Page.frameNavigated")
-        await socket.page.run("history.back()")
+        await socket.page.run("setTimeout(() => history.back())")  # which is answered before it goes
         await back
         await ws.wait_closed()
         assert ws.close_info == taut.CloseInfo(taut.Initiator.REMOTE, 1001, "", clean=True)
@@ -191,7 +191,7 @@ async def test_the_script_for_pages_that_are_left(chromium: Chromium) -> None:
         await page.go(site.page("localhost"))
         await first.wait_closed()
         back = page.event("Page.frameNavigated")
-        await page.run("history.back()")
+        await page.run("setTimeout(() => history.back())")
         await back
         second = await serving.connections.get()
         assert not second.closed
