@@ -5,6 +5,8 @@ from typing_extensions import disjoint_base
 from ..protocol.session import Session
 from .sockets import Receiver
 
+__pyx_capi__: dict[str, object]
+
 @disjoint_base
 class Writer(Receiver):
     transport: asyncio.Transport | None
