@@ -165,7 +165,7 @@ async def test_header_floods() -> None:
                 await flooding
 
     with victim() as it:
-        await endure(it, all_of(attacker() for _ in range(20)), memory=6 * MIB)
+        await endure(it, all_of(attacker() for _ in range(20)), memory=3 * MIB)
         assert (await it.stats())["refused"] == {"431": 200}
 
 

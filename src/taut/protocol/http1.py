@@ -94,7 +94,11 @@ class _HeadReader:
         llhttp_complete = self._parse(bytes(self._head[self._parsed : stop]))
         self._parsed = stop
         if problem is not None:
-            raise problem
+            self._head = bytearray()
+            try:
+                raise problem
+            finally:
+                del problem  # else it would keep itself, by its traceback, and with it all that a hostile peer has sent
         # llhttp must have seen the same end and the same lines, or one of us can be led astray.
         if llhttp_complete != complete or (complete and len(self._events.fields) != self._lines - 1):
             raise InvalidMessage(f"malformed HTTP {self._kind}: the end of the head is ambiguous")
