@@ -8,16 +8,18 @@ import errno
 import logging
 import os
 import signal
+import socket
 import ssl
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 import taut
 
-from ..observability import JSONFormatter, health_routes, metrics_routes, snapshot
+from ..observability import JSONFormatter, metrics_routes, snapshot
 from ..proxy import HeaderRules, HealthCheck, Proxy, ProxyServer, Route, Upstream
 from ..proxy import serve as serve_proxy
+from ..workers.binding import bind_tcp
+from ..workers.metrics import showing
 from .proxy_arguments import add_proxy_arguments, target
 from .running import authority, loop_name, run
 from .terminal import CommandError, explain, show
@@ -199,7 +201,8 @@ async def _serve(
     if certificate is not None and hasattr(signal, "SIGHUP"):
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, certificate)
     try:
-        async with _metrics(arguments, server):
+        sockets = _metrics_sockets(arguments)
+        async with showing(sockets, lambda _: snapshot(server), lambda: server.ready, name="proxy"):
             _announce(arguments, server)
             await server.serve_until_signal(drain=arguments.drain)
     finally:
@@ -211,27 +214,15 @@ async def _serve(
     return 0
 
 
-@asynccontextmanager
-async def _metrics(arguments: argparse.Namespace, server: ProxyServer) -> AsyncGenerator[None]:
-    """Show the metrics of the proxy, and whether it is ready, on a port of their own, if there is to be one."""
+def _metrics_sockets(arguments: argparse.Namespace) -> list[socket.socket]:
+    """Where metrics are shown; none without ``--metrics-port``."""
     if arguments.metrics_port is None:
-        yield
-        return
-    router = taut.Router()
-    router.mount("", metrics_routes(lambda _: snapshot(server)))
-    router.mount("", health_routes({"proxy": lambda: server.ready}))
-    host = arguments.metrics_host
-    serving = taut.serve(router, host, arguments.metrics_port, logger="taut.proxy.metrics")
+        return []
     try:
-        shown = await serving
+        return bind_tcp([arguments.metrics_host], arguments.metrics_port, 1).sockets
     except (OSError, UnicodeError) as exc:
-        raise _cannot_listen((host, arguments.metrics_port), exc, "--metrics-port") from None
-    try:
-        logging.getLogger("taut.proxy").info("metrics on http://%s/metrics", authority(host, shown.port))
-        yield
-    finally:
-        shown.close()
-        await shown.wait_closed()
+        where = arguments.metrics_host, arguments.metrics_port
+        raise _cannot_listen(where, exc, "--metrics-port") from None
 
 
 def _reload(certificate: taut.ServerCertificate) -> None:

@@ -69,17 +69,22 @@ async def showing(
     sockets: Sequence[socket.socket],
     source: Callable[[Server], Snapshot | Awaitable[Snapshot]],
     ready: Callable[[], bool],
+    *,
+    name: str = "workers",
 ) -> AsyncGenerator[None]:
-    """Serve ``/metrics``, ``/healthz`` and ``/readyz`` on these sockets, if there are any."""
+    """Serve ``/metrics``, ``/healthz`` and ``/readyz`` on these sockets, if there are any.
+
+    ``name``: whose they are, for the check of readiness and the log, ``taut.NAME``.
+    """
     if not sockets:
         yield
         return
     router = Router()
     router.mount("", metrics_routes(source))
-    router.mount("", health_routes({"workers": ready}))
-    async with serve(router, sock=sockets, logger="taut.workers.metrics") as server:
+    router.mount("", health_routes({name: ready}))
+    async with serve(router, sock=sockets, logger=f"taut.{name}.metrics") as server:
         host, port = server.sockets[0].getsockname()[:2]
-        logging.getLogger("taut.workers").info(
+        logging.getLogger(f"taut.{name}").info(
             "metrics on http://%s:%d/metrics", f"[{host}]" if ":" in host else host, port
         )
         yield
